@@ -1,0 +1,111 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"hansa/matrix"
+)
+
+// check reports values that are well formed but cannot work.
+func (in *input) check(c *Config) {
+	try := func(key string, err error) {
+		if err != nil {
+			in.fail(key, "%v", err)
+		}
+	}
+	if c.DataDir == "" {
+		in.fail("data_dir", "must not be empty")
+	}
+	try("database", checkDatabase(c.Database))
+	try("listen.client", checkAddress(c.Listen.Client))
+	if c.Listen.Admin != "" {
+		try("listen.admin", checkAddress(c.Listen.Admin))
+		if _, port, err := net.SplitHostPort(c.Listen.Admin); err == nil && port != "0" && c.Listen.Admin == c.Listen.Client {
+			in.fail("listen.admin", "must differ from listen.client")
+		}
+	}
+	if len(c.Tenants) == 0 {
+		in.fail("tenants", "name at least one tenant")
+	}
+	seen, keys := map[matrix.ServerName]bool{}, map[string]bool{}
+	for i, t := range c.Tenants {
+		at := fmt.Sprintf("tenants[%d].", i)
+		switch {
+		case t.Name == "":
+			in.fail(at+"name", "must not be empty")
+		case seen[t.Name]:
+			in.fail(at+"name", "%s is there twice", t.Name)
+		}
+		if keys[t.SigningKeyFile] {
+			in.fail(at+"signing_key_file", "two tenants must not share %s", t.SigningKeyFile)
+		}
+		seen[t.Name], keys[t.SigningKeyFile] = true, true
+		try(at+"public_url", checkPublicURL(t.PublicURL))
+		if t.Registration == RegistrationToken && t.RegistrationTokensFile == "" {
+			in.fail(at+"registration_tokens_file", "must name a file when registration is token")
+		}
+	}
+	if len(c.Policy.Bundles) == 0 {
+		in.fail("policy.bundles", "name at least one bundle: without rules nobody may do anything")
+	}
+	for i, b := range c.Policy.Bundles {
+		if b == "" {
+			in.fail(fmt.Sprintf("policy.bundles[%d]", i), "must not be empty")
+		}
+	}
+	if c.Media.Path == "" {
+		in.fail("media.path", "must not be empty")
+	}
+	if c.Media.MaxUpload == 0 {
+		in.fail("media.max_upload", "must be more than 0")
+	}
+}
+
+func checkDatabase(s string) error {
+	if p, ok := strings.CutPrefix(s, "sqlite:"); ok {
+		if p == "" || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "?#") {
+			return fmt.Errorf("%q: write sqlite:<path of a file>", s)
+		}
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return errors.New("is not a URL") // the error of url.Parse would repeat the password
+	}
+	if u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return errors.New("must begin with sqlite: or postgres://")
+	}
+	if strings.Trim(u.Path, "/") == "" && u.Query().Get("dbname") == "" {
+		return errors.New("the URL names no database")
+	}
+	return nil
+}
+
+func checkAddress(s string) error {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", s)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q: a port is a number up to 65535", s)
+	} else if strconv.FormatUint(n, 10) != port {
+		return fmt.Errorf("%q: write the port without leading zeros", s)
+	}
+	return nil
+}
+
+func checkPublicURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%q is not an http or https URL", s)
+	}
+	if strings.HasSuffix(u.Path, "/") {
+		return fmt.Errorf("%q: leave the slash at the end away", s)
+	}
+	return nil
+}

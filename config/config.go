@@ -1,0 +1,147 @@
+package config
+
+import (
+	"path/filepath"
+	"time"
+
+	"hansa/matrix"
+)
+
+// Config is the whole configuration of one node.
+type Config struct {
+	// The directory for everything that this node writes: the embedded database, media, the socket of the admin API.
+	DataDir string `yaml:"data_dir"`
+
+	// Where events live. "sqlite:<path>" is the embedded database, right for one node;
+	// "postgres://user@host/database?sslmode=verify-full" is a PostgreSQL service, right for everything larger.
+	Database string `yaml:"database"`
+
+	// A file that holds the value of database, for a URL with a password in it. It wins over database.
+	DatabaseFile string `yaml:"database_file"`
+
+	// The addresses that the server listens on, as host:port.
+	Listen Listen `yaml:"listen"`
+
+	// The Matrix domains that this deployment hosts. The first one answers a request that names none.
+	Tenants []Tenant `yaml:"tenants"`
+
+	// The rules that decide who may do what.
+	Policy Policy `yaml:"policy"`
+
+	// Files that users upload.
+	Media Media `yaml:"media"`
+
+	// Rate limits for logins, registrations, sends and the like, per user and address.
+	Limits Limits `yaml:"limits"`
+
+	// How long a stopping server lets requests that are under way come to their end.
+	ShutdownGrace Duration `yaml:"shutdown_grace"`
+
+	file string // where the configuration was read from, empty if it was made by New
+}
+
+// Listen holds the addresses of the listeners.
+type Listen struct {
+	// The client-server API. Put a reverse proxy with TLS in front of it, or bind it to 0.0.0.0 inside a container.
+	Client string `yaml:"client"`
+
+	// The admin API, /metrics, /healthz and /readyz. Keep it away from the internet; empty turns it off.
+	// The hansa commands do not need it: they use the socket in data_dir.
+	Admin string `yaml:"admin"`
+}
+
+// Tenant is one hosted Matrix domain.
+type Tenant struct {
+	// The server name: the part after the colon in @user:acme.example. It cannot be changed later.
+	Name matrix.ServerName `yaml:"name"`
+
+	// The Ed25519 key that signs this tenant's events. It is made at the first start if it is missing. Keep a copy.
+	SigningKeyFile string `yaml:"signing_key_file"`
+
+	// The address that clients reach this tenant under; .well-known announces it.
+	PublicURL string `yaml:"public_url"`
+
+	// Who may make an account: closed (only the operator), token (whoever holds a token of the file below) or open.
+	Registration Registration `yaml:"registration"`
+
+	// A file with a secret that lets a script make accounts, as Synapse's register_new_matrix_user does. Empty: off.
+	RegistrationSharedSecretFile string `yaml:"registration_shared_secret_file"`
+
+	// A file with registration tokens, one a line, for registration: token. Empty lines and lines with # are skipped.
+	RegistrationTokensFile string `yaml:"registration_tokens_file"`
+}
+
+// Policy says where the rules are.
+type Policy struct {
+	// Directories (watched: a saved file is active at once) or bundle files (.tar.gz) of Rego and YAML.
+	// A later one can only narrow what an earlier one allows.
+	Bundles []string `yaml:"bundles"`
+}
+
+// Media says where uploads go and how large they may be.
+type Media struct {
+	// The directory that holds the files.
+	Path string `yaml:"path"`
+
+	// The largest upload, such as 50MiB. A policy may set a smaller one.
+	MaxUpload Size `yaml:"max_upload"`
+}
+
+// Limits turns rate limits on and off.
+type Limits struct {
+	// Turn it off for load tests and imports only.
+	Enabled bool `yaml:"enabled"`
+}
+
+// Registration says who may make an account on a tenant.
+type Registration string
+
+// The kinds of registration.
+const (
+	RegistrationClosed Registration = "closed"
+	RegistrationToken  Registration = "token"
+	RegistrationOpen   Registration = "open"
+)
+
+// New returns the configuration that a deployment with these tenants starts with; its paths are relative.
+func New(tenants ...matrix.ServerName) *Config {
+	c := defaults(filepath.Join(".", "data"))
+	for _, name := range tenants {
+		t := Tenant{Name: name}
+		t.setDefaults()
+		c.Tenants = append(c.Tenants, t)
+	}
+	return c
+}
+
+// defaults is the one place for the values of keys that nobody set.
+func defaults(dataDir string) *Config {
+	return &Config{
+		DataDir:       dataDir,
+		Database:      "sqlite:" + filepath.Join(dataDir, "hansa.db"),
+		Listen:        Listen{Client: "127.0.0.1:8008", Admin: "127.0.0.1:8009"},
+		Policy:        Policy{Bundles: []string{"policy"}},
+		Media:         Media{Path: filepath.Join(dataDir, "media"), MaxUpload: 50 << 20},
+		Limits:        Limits{Enabled: true},
+		ShutdownGrace: Duration(10 * time.Second),
+	}
+}
+
+// setDefaults fills what follows from the tenant's name.
+func (t *Tenant) setDefaults() {
+	if t.SigningKeyFile == "" {
+		t.SigningKeyFile = filepath.Join("keys", string(t.Name)+".key")
+	}
+	if t.PublicURL == "" {
+		t.PublicURL = "https://" + string(t.Name)
+	}
+	if t.Registration == "" {
+		t.Registration = RegistrationClosed
+	}
+}
+
+// File is the path that the configuration was loaded from.
+func (c *Config) File() string { return c.file }
+
+// AdminSocket is the path of the unix socket that the hansa commands reach a running server by.
+func (c *Config) AdminSocket() string { return filepath.Join(c.DataDir, "admin.sock") }
