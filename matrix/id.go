@@ -13,7 +13,8 @@ import (
 const MaxIDLength = 255
 
 type (
-	// ServerName is a Matrix server name in lower case: a DNS name or an IP literal, with an optional port.
+	// ServerName is a Matrix server name: a DNS name or an IP literal, with an optional port. Names that differ in case
+	// are different servers.
 	ServerName string
 	// UserID is `@localpart:server`.
 	UserID string
@@ -30,12 +31,12 @@ type (
 // ErrBadID is wrapped by every error of the Parse functions of this file.
 var ErrBadID = errors.New("matrix: malformed identifier")
 
-// ParseServerName checks the grammar of a server name and returns it in lower case.
+// ParseServerName checks the grammar of a server name. Case is kept, because servers are told apart by it.
 //
 // spec: appendices#server-name
 func ParseServerName(s string) (ServerName, error) {
 	host, port, ok := splitPort(s)
-	if !ok || host == "" || len(s) > 230 {
+	if !ok || host == "" || len(s) > MaxIDLength {
 		return "", fmt.Errorf("%w: server name %.64q", ErrBadID, s)
 	}
 	if port != "" {
@@ -48,14 +49,14 @@ func ParseServerName(s string) (ServerName, error) {
 		if err != nil || !a.Is6() || a.Zone() != "" {
 			return "", fmt.Errorf("%w: IPv6 literal of server name %.64q", ErrBadID, s)
 		}
-		return ServerName(strings.ToLower(s)), nil
+		return ServerName(s), nil
 	}
 	for i := 0; i < len(host); i++ {
 		if c := host[i]; !isAlnum(c) && c != '-' && c != '.' {
 			return "", fmt.Errorf("%w: server name %.64q", ErrBadID, s)
 		}
 	}
-	return ServerName(strings.ToLower(s)), nil
+	return ServerName(s), nil
 }
 
 func splitPort(s string) (host, port string, ok bool) {
@@ -81,6 +82,8 @@ func isAlnum(c byte) bool {
 // Host is the server name without its port.
 func (s ServerName) Host() string { h, _, _ := splitPort(string(s)); return h }
 
+// splitID checks the form that user IDs, room IDs and aliases share, in the grammar that history allows: any characters
+// but `:` and NUL before the first colon, even none.
 func splitID(s string, sigil byte, what string) (local string, server ServerName, err error) {
 	if len(s) > MaxIDLength || len(s) < 2 || s[0] != sigil || !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
 		return "", "", fmt.Errorf("%w: %s %.80q", ErrBadID, what, s)
@@ -95,24 +98,29 @@ func splitID(s string, sigil byte, what string) (local string, server ServerName
 	return local, server, nil
 }
 
-// ParseUserID checks a user ID as it may occur in events: the historical grammar, which allows any printable localpart
-// that is not empty. The server name is lowered.
+// ParseUserID checks a user ID as it may occur in events: the historical grammar, which allows almost any localpart, even
+// an empty one. IsCompliant tells whether it also keeps to the rules for what may be shown outside of events.
 //
-// spec: appendices#user-identifiers
+// spec: appendices#historical-user-ids
 func ParseUserID(s string) (UserID, error) {
-	local, server, err := splitID(s, '@', "user ID")
-	if err != nil {
+	if _, _, err := splitID(s, '@', "user ID"); err != nil {
 		return "", err
 	}
-	if local == "" {
-		return "", fmt.Errorf("%w: user ID %.80q has an empty localpart", ErrBadID, s)
-	}
-	for _, r := range local {
-		if r <= 0x20 || r == 0x7f {
-			return "", fmt.Errorf("%w: user ID %.80q", ErrBadID, s)
+	return UserID(s), nil
+}
+
+// IsCompliant tells whether the localpart is not empty and holds visible ASCII only. User IDs that are not compliant are
+// accepted in events, but not passed on to clients outside of them.
+//
+// spec: appendices#historical-user-ids
+func (u UserID) IsCompliant() bool {
+	local := u.Localpart()
+	for i := 0; i < len(local); i++ {
+		if local[i] < 0x21 || local[i] > 0x7e {
+			return false
 		}
 	}
-	return UserID("@" + local + ":" + string(server)), nil
+	return local != ""
 }
 
 // ParseLocalpart checks the localpart of an account that is about to be made on this server: the strict grammar
@@ -138,11 +146,12 @@ func (u UserID) Server() ServerName { return ServerName(after(string(u))) }
 // Localpart is the part between the sigil and the first colon.
 func (u UserID) Localpart() string { return local(string(u)) }
 
-// ParseRoomID checks a room ID of any version: with a server name, or 43 characters of unpadded URL-safe base64 after the `!`.
+// ParseRoomID checks a room ID of any version: with a server name, or 43 characters of unpadded URL-safe base64 after the
+// `!`. Before the colon every character but NUL is allowed.
 //
 // spec: appendices#room-ids
 func ParseRoomID(s string) (RoomID, error) {
-	if len(s) < 2 || len(s) > MaxIDLength || s[0] != '!' || !utf8.ValidString(s) || strings.ContainsAny(s, "\x00 \n\r\t") {
+	if len(s) < 2 || len(s) > MaxIDLength || s[0] != '!' || !utf8.ValidString(s) {
 		return "", fmt.Errorf("%w: room ID %.80q", ErrBadID, s)
 	}
 	if strings.IndexByte(s, ':') < 0 {
@@ -176,14 +185,14 @@ func (r RoomID) Server() ServerName { return ServerName(after(string(r))) }
 //
 // spec: appendices#room-aliases
 func ParseRoomAlias(s string) (RoomAlias, error) {
-	local, server, err := splitID(s, '#', "room alias")
+	local, _, err := splitID(s, '#', "room alias")
 	if err != nil {
 		return "", err
 	}
 	if local == "" {
 		return "", fmt.Errorf("%w: room alias %.80q has an empty localpart", ErrBadID, s)
 	}
-	return RoomAlias("#" + local + ":" + string(server)), nil
+	return RoomAlias(s), nil
 }
 
 // Server is the part after the first colon.

@@ -49,13 +49,20 @@ type Event struct {
 	Signatures jsontext.Value
 	// HashMismatch is true where the content hash did not match and the event was redacted on arrival.
 	HashMismatch bool
+
+	// signaturesAt is where the signatures belong in JSON; 0 means that nobody has looked yet.
+	signaturesAt int
+	// stateKey is what StateKey points to, so that it needs no memory of its own.
+	stateKey string
 }
 
 // IsState tells whether the event carries a state key.
 func (e *Event) IsState() bool { return e.StateKey != nil }
 
 // Is tells whether the event is state of this type and key.
-func (e *Event) Is(typ, key string) bool { return e.StateKey != nil && e.Type == typ && *e.StateKey == key }
+func (e *Event) Is(typ, key string) bool {
+	return e.StateKey != nil && e.Type == typ && *e.StateKey == key
+}
 
 // Key is the entry of room state that a state event sets; only valid where IsState.
 func (e *Event) Key() StateKey { return StateKey{e.Type, *e.StateKey} }
