@@ -3,31 +3,11 @@
 // tags, media, power levels, kick and ban, sending again with the same transaction, refresh tokens, passwords.
 import assert from "node:assert/strict";
 import * as sdk from "matrix-js-sdk";
-import { deflateSync, crc32 } from "node:zlib";
+import { png } from "../png.mjs";
 import { accounts, events, login, main, message, refused, room, step, text, until, url, withPassword } from "./kit.mjs";
 
 const { alice, bob } = accounts;
 const nonce = Date.now().toString(36);
-
-/** A PNG of one colour, made here so that no binary file is needed. */
-function png(width, height, [r, g, b]) {
-    const chunk = (type, data) => {
-        const body = Buffer.concat([Buffer.from(type, "latin1"), data]);
-        const out = Buffer.alloc(body.length + 8);
-        out.writeUInt32BE(data.length, 0);
-        body.copy(out, 4);
-        out.writeUInt32BE(crc32(body), body.length + 4);
-        return out;
-    };
-    const header = Buffer.alloc(13);
-    header.writeUInt32BE(width, 0);
-    header.writeUInt32BE(height, 4);
-    header.set([8, 2, 0, 0, 0], 8);
-    const row = Buffer.concat([Buffer.from([0]), Buffer.alloc(width * 3, Buffer.from([r, g, b]))]);
-    const pixels = deflateSync(Buffer.concat(Array(height).fill(row)));
-    const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-    return Buffer.concat([signature, chunk("IHDR", header), chunk("IDAT", pixels), chunk("IEND", Buffer.alloc(0))]);
-}
 
 /** Downloads media as today's clients do: authenticated. */
 async function download(client, mxc, ...size) {
@@ -62,7 +42,7 @@ await main("rooms", async () => {
         assert.ok(capabilities["m.room_versions"].available[capabilities["m.room_versions"].default]);
     });
 
-    const picture = png(640, 480, [20, 110, 90]);
+    const picture = png(640, 480);
     const mxc = await step("alice uploads a picture and sets her profile", async () => {
         const { content_uri: uri } = await a.uploadContent(picture, { type: "image/png", name: "green.png" });
         assert.match(uri, new RegExp(`^mxc://${alice.id.split(":").slice(1).join(":")}/`));
