@@ -1,0 +1,427 @@
+package storage
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"sort"
+
+	"github.com/go-json-experiment/json"
+
+	"hansa/matrix"
+	"hansa/matrix/event"
+	"hansa/storage/statemap"
+)
+
+// ErrConflict is returned by DB.Append when the room has moved on from the head that the events were built on.
+var ErrConflict = errors.New("storage: the room has a newer head")
+
+// ErrDuplicate is wrapped by the error of DB.Append when an event or transaction ID is stored already.
+var ErrDuplicate = errors.New("storage: already stored")
+
+// Room is what a node must know to append to a room: its name inside storage and its head.
+type Room struct {
+	ID      matrix.RoomID
+	Version *matrix.RoomVersion
+	// Tenant is the tenant that created the room here.
+	Tenant matrix.ServerName
+	num    int64
+	Head   Head
+}
+
+// Head is the end of a room's graph as this deployment sees it.
+type Head struct {
+	// Name identifies the head: it changes with every append. Empty before the room exists.
+	Name string
+	// Extremities are the events that nothing refers to yet.
+	Extremities []matrix.EventID
+	Depth       int64
+	// StateRoot is the current state.
+	StateRoot statemap.Hash
+	// LastPos is the position of the newest event that clients can see, StatePos of the newest change of state.
+	LastPos, StatePos int64
+}
+
+// NewEvent is an event on its way in.
+type NewEvent struct {
+	Event     *event.Event
+	Flags     Flags
+	StateRoot statemap.Hash
+	Replaces  matrix.EventID
+	DeviceID  matrix.DeviceID
+	// TxnScope and TxnID make a client's request idempotent; both empty for none. Scope is the endpoint's path without
+	// the transaction ID.
+	TxnScope, TxnID string
+	DecisionID      string
+}
+
+// Redaction takes the content of a stored event away.
+type Redaction struct {
+	Target, By matrix.EventID
+	JSON       []byte // the redacted form of the target
+}
+
+// Append is what enters one room in one go: all of it is stored or nothing.
+type Append struct {
+	// Room is the room with the head that the events were built on; a head without a name makes the room.
+	Room   *Room
+	Events []NewEvent
+	// Head is the new head; LastPos and StatePos are filled in.
+	Head Head
+	// Nodes are the new nodes of the state tree.
+	Nodes []statemap.Node
+	// State are the changes of the current state, in order; an empty ID removes an entry. A changed entry whose event is not
+	// among Events names an event that is stored already.
+	State      []statemap.Change
+	Redactions []Redaction
+	// Also runs in the same transaction after everything else; it may run again.
+	Also func(*Tx) error
+
+	// Results, set when Append returns without error.
+	Stored []*Event
+	num    int64
+}
+
+// eventTypes are the column types of events, in the order of eventColumns.
+var eventTypes = []string{"BIGINT", "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BYTEA", "TEXT",
+	"TEXT", "TEXT", "TEXT", "BYTEA", "BYTEA"}
+
+const (
+	insertEventsSQL = `INSERT INTO events (pos, event_id, room_num, type, state_key, sender, depth, origin_server_ts, received_ts, flags,
+		state_root, replaces, device_id, txn_id, decision_id, json, signatures)`
+	upsertRoomsSQL = `INSERT INTO rooms (room_num, room_id, version, tenant, head, extremities, depth, state_root, last_pos, state_pos)`
+	// The comparison rides in the tail: the expected old head is the row's tenant-independent key, see roomRow.
+	upsertRoomsTail = `ON CONFLICT (room_num) DO UPDATE SET head = excluded.head, extremities = excluded.extremities, depth = excluded.depth,
+		state_root = excluded.state_root,
+		last_pos = CASE WHEN excluded.last_pos > rooms.last_pos THEN excluded.last_pos ELSE rooms.last_pos END,
+		state_pos = CASE WHEN excluded.state_pos > rooms.state_pos THEN excluded.state_pos ELSE rooms.state_pos END
+		WHERE rooms.head = excluded.tenant RETURNING room_num`
+	insertTxnsSQL = `INSERT INTO client_txns (user_id, device_id, scope, txn_id, result, created_ts)`
+)
+
+// appendAll stores the appends of one batch. Statements per batch, however many events: positions, rooms, transaction IDs,
+// events; and where state changes: nodes, auth edges, current state, memberships.
+func (tx *Tx) appendAll(list []*Append) error {
+	var forward, back int64
+	for _, a := range list {
+		for i := range a.Events {
+			if a.Events[i].Flags&(Outlier|Backfilled) != 0 {
+				back++
+			} else {
+				forward++
+			}
+		}
+	}
+	last, lastBack, err := tx.raise(forward, back)
+	if err != nil {
+		return err
+	}
+	b := &appendBatch{tx: tx, now: tx.nowMS(), next: last - forward + 1, nextBack: -(lastBack - back) - 1}
+	for _, a := range list {
+		if err := b.add(a); err != nil {
+			return err
+		}
+	}
+	return b.flush(list)
+}
+
+// appendBatch gathers the rows of one batch.
+type appendBatch struct {
+	tx             *Tx
+	now            int64
+	next, nextBack int64
+	rooms          []*Append // the last append of each room, the first one's expected head in expect
+	expect         map[matrix.RoomID]string
+	events         [][]any
+	txns           [][]any
+	auth           [][]any
+	nodes          map[statemap.Hash][]byte
+	state          [][]any
+	members        map[[2]string][]any
+	unset          []any
+	entries        []Entry
+}
+
+func (b *appendBatch) add(a *Append) error {
+	if b.expect == nil {
+		b.expect, b.nodes, b.members = map[matrix.RoomID]string{}, map[statemap.Hash][]byte{}, map[[2]string][]any{}
+	}
+	a.Stored = a.Stored[:0]
+	a.Head.LastPos, a.Head.StatePos = a.Room.Head.LastPos, a.Room.Head.StatePos
+	prior := -1
+	for i := range b.rooms {
+		if b.rooms[i].Room.ID == a.Room.ID {
+			prior = i
+		}
+	}
+	switch {
+	case prior >= 0 && b.rooms[prior].Head.Name != a.Room.Head.Name:
+		return &conflictError{a.Room.ID}
+	case prior >= 0:
+		a.num = b.rooms[prior].num
+	case a.Room.num != 0:
+		a.num = a.Room.num
+	default:
+		a.num = b.next // a room is named after the position of its first event
+	}
+	for i := range a.Events {
+		b.event(a, &a.Events[i])
+	}
+	for _, n := range a.Nodes {
+		b.nodes[n.Hash] = n.Data
+	}
+	if err := b.changes(a); err != nil {
+		return err
+	}
+	if prior >= 0 {
+		b.rooms[prior] = a
+		return nil
+	}
+	b.expect[a.Room.ID] = a.Room.Head.Name
+	b.rooms = append(b.rooms, a)
+	return nil
+}
+
+func (b *appendBatch) event(a *Append, n *NewEvent) {
+	e := n.Event
+	se := &Event{Event: e, Flags: n.Flags, StateRoot: n.StateRoot, Replaces: n.Replaces, DeviceID: n.DeviceID, TxnID: n.TxnID,
+		DecisionID: n.DecisionID, ReceivedTS: b.now}
+	if n.Flags&(Outlier|Backfilled) != 0 {
+		se.Pos = b.nextBack
+		b.nextBack--
+	} else {
+		se.Pos = b.next
+		b.next++
+		if !n.Flags.Hidden() {
+			a.Head.LastPos = se.Pos
+		}
+		b.entries = append(b.entries, Entry{Pos: se.Pos, Kind: KindEvent, Event: se, RoomID: a.Room.ID})
+	}
+	a.Stored = append(a.Stored, se)
+	var stateKey any
+	if e.StateKey != nil {
+		stateKey = dbText(*e.StateKey)
+		for _, id := range e.AuthEvents {
+			b.auth = append(b.auth, []any{string(e.ID), string(id)})
+		}
+	}
+	b.events = append(b.events, []any{se.Pos, string(e.ID), a.num, dbText(e.Type), stateKey, string(e.Sender), e.Depth, e.OriginServerTS, b.now,
+		int64(n.Flags), bytesOrNil(n.StateRoot[:], n.StateRoot == statemap.Hash{}), textOrNil(string(n.Replaces)), textOrNil(string(n.DeviceID)),
+		textOrNil(dbText(n.TxnID)), textOrNil(n.DecisionID), e.JSON, bytesOrNil(e.Signatures, len(e.Signatures) == 0)})
+	if n.TxnScope != "" {
+		b.txns = append(b.txns, []any{string(e.Sender), string(n.DeviceID), dbText(n.TxnScope), dbText(n.TxnID), string(e.ID), b.now})
+	}
+}
+
+func textOrNil(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func bytesOrNil(b []byte, isNil bool) any {
+	if isNil {
+		return nil
+	}
+	return b
+}
+
+// changes turns the changes of current state into rows. Only the last change of a key counts.
+func (b *appendBatch) changes(a *Append) error {
+	last := map[event.StateKey]matrix.EventID{}
+	for _, c := range a.State {
+		last[c.Key] = c.ID
+	}
+	for key, id := range last {
+		pos, ev := int64(0), (*event.Event)(nil)
+		for _, se := range a.Stored {
+			if se.ID == id {
+				pos, ev = se.Pos, se.Event
+			}
+		}
+		a.Head.StatePos = max(a.Head.StatePos, b.next-1)
+		if id == "" {
+			b.unset = append(b.unset, a.num, key)
+			continue
+		}
+		if ev == nil {
+			stored, err := b.tx.LoadEvent(id)
+			if err != nil {
+				return fmt.Errorf("state of %s names %s: %w", a.Room.ID, id, err)
+			}
+			pos, ev = b.next-1, stored.Event
+		}
+		if key.Type == "m.room.member" {
+			b.members[[2]string{string(a.Room.ID), key.Key}] = []any{a.num, dbText(key.Key), event.Membership(ev), string(ev.Sender), string(id), pos, int64(0)}
+		}
+		b.state = append(b.state, []any{a.num, dbText(key.Type), dbText(key.Key), string(id), pos})
+	}
+	return nil
+}
+
+func (b *appendBatch) flush(list []*Append) error {
+	tx := b.tx
+	if err := b.flushRooms(); err != nil {
+		return err
+	}
+	if err := b.flushTxns(); err != nil {
+		return err
+	}
+	if err := tx.bulk(insertEventsSQL, eventTypes, "", b.events, nil); err != nil {
+		if tx.db.d.isUnique(err) {
+			return fmt.Errorf("%w: %w", ErrDuplicate, err)
+		}
+		return err
+	}
+	if err := b.flushState(); err != nil {
+		return err
+	}
+	for _, a := range list {
+		for _, r := range a.Redactions {
+			if err := tx.redact(r); err != nil {
+				return err
+			}
+		}
+		if a.Also != nil {
+			if err := guard(tx, a.Also); err != nil {
+				return err
+			}
+		}
+	}
+	tx.entries = append(b.entries, tx.entries...)
+	sort.SliceStable(tx.entries, func(i, j int) bool { return tx.entries[i].Pos < tx.entries[j].Pos })
+	tx.db.stats.events.Add(int64(len(b.events)))
+	return nil
+}
+
+// flushRooms moves the heads, each only if it still is the expected one. The expected head travels in the tenant column of
+// the proposed row, which an update leaves alone; for a new room it is the tenant itself.
+func (b *appendBatch) flushRooms() error {
+	rows := make([][]any, 0, len(b.rooms))
+	sort.Slice(b.rooms, func(i, j int) bool { return b.rooms[i].num < b.rooms[j].num })
+	for _, a := range b.rooms {
+		ext, err := json.Marshal(a.Head.Extremities)
+		if err != nil {
+			return err
+		}
+		expect := b.expect[a.Room.ID]
+		if expect == "" {
+			expect = string(a.Room.Tenant)
+		}
+		rows = append(rows, []any{a.num, string(a.Room.ID), a.Room.Version.ID, expect, a.Head.Name, string(ext), a.Head.Depth,
+			a.Head.StateRoot[:], a.Head.LastPos, a.Head.StatePos})
+	}
+	moved := map[int64]bool{}
+	err := b.tx.bulk(upsertRoomsSQL, []string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BYTEA", "BIGINT", "BIGINT"},
+		upsertRoomsTail, rows, func(r *sql.Rows) error {
+			var n int64
+			if err := r.Scan(&n); err != nil {
+				return err
+			}
+			moved[n] = true
+			return nil
+		})
+	if err != nil {
+		if b.tx.db.d.isUnique(err) {
+			return fmt.Errorf("%w: room: %w", ErrDuplicate, err)
+		}
+		return err
+	}
+	for _, a := range b.rooms {
+		if !moved[a.num] {
+			return &conflictError{a.Room.ID}
+		}
+	}
+	return nil
+}
+
+func (b *appendBatch) flushTxns() error {
+	if len(b.txns) == 0 {
+		return nil
+	}
+	n := 0
+	err := b.tx.bulk(insertTxnsSQL, []string{"TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING RETURNING created_ts`,
+		b.txns, func(r *sql.Rows) error { var ts int64; n++; return r.Scan(&ts) })
+	if err == nil && n != len(b.txns) {
+		err = fmt.Errorf("%w: transaction ID", ErrDuplicate)
+	}
+	return err
+}
+
+func (b *appendBatch) flushState() error {
+	tx := b.tx
+	var nodes [][]any
+	for h, d := range b.nodes {
+		nodes = append(nodes, []any{append([]byte(nil), h[:]...), d})
+	}
+	sort.Slice(nodes, func(i, j int) bool { return string(nodes[i][0].([]byte)) < string(nodes[j][0].([]byte)) })
+	if err := tx.bulk(`INSERT INTO state_nodes (hash, data)`, []string{"BYTEA", "BYTEA"}, `ON CONFLICT DO NOTHING`, nodes, nil); err != nil {
+		return err
+	}
+	if err := tx.bulk(`INSERT INTO event_auth (event_id, auth_id)`, []string{"TEXT", "TEXT"}, `ON CONFLICT DO NOTHING`, b.auth, nil); err != nil {
+		return err
+	}
+	if err := b.flushUnset(); err != nil {
+		return err
+	}
+	state := lastRows(b.state, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1], "\x00", r[2]) })
+	if err := tx.bulk(`INSERT INTO current_state (room_num, type, state_key, event_id, pos)`, []string{"BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT"},
+		`ON CONFLICT (room_num, type, state_key) DO UPDATE SET event_id = excluded.event_id, pos = excluded.pos`, state, nil); err != nil {
+		return err
+	}
+	var members [][]any
+	for _, m := range b.members {
+		members = append(members, m)
+	}
+	members = lastRows(members, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1]) })
+	return tx.bulk(`INSERT INTO memberships (room_num, user_id, membership, sender, event_id, pos, forgotten)`,
+		[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT"},
+		`ON CONFLICT (room_num, user_id) DO UPDATE SET membership = excluded.membership, sender = excluded.sender, event_id = excluded.event_id,
+		pos = excluded.pos, forgotten = excluded.forgotten`, members, nil)
+}
+
+func (b *appendBatch) flushUnset() error {
+	for i := 0; i < len(b.unset); i += 2 {
+		key := b.unset[i+1].(event.StateKey)
+		if _, err := b.tx.exec(`DELETE FROM current_state WHERE room_num = $1 AND type = $2 AND state_key = $3`, b.unset[i], dbText(key.Type),
+			dbText(key.Key)); err != nil {
+			return err
+		}
+		if key.Type == "m.room.member" {
+			if _, err := b.tx.exec(`DELETE FROM memberships WHERE room_num = $1 AND user_id = $2`, b.unset[i], dbText(key.Key)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lastRows keeps the last row of each key and sorts by key, so that concurrent writers take row locks in one order.
+func lastRows(rows [][]any, key func([]any) string) [][]any {
+	last := map[string][]any{}
+	for _, r := range rows {
+		last[key(r)] = r
+	}
+	keys := make([]string, 0, len(last))
+	for k := range last {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	out := make([][]any, len(keys))
+	for i, k := range keys {
+		out[i] = last[k]
+	}
+	return out
+}
+
+func (tx *Tx) redact(r Redaction) error {
+	_, err := tx.exec(`UPDATE events SET json = $2, redacted_by = $3 WHERE event_id = $1`, string(r.Target), r.JSON, string(r.By))
+	return err
+}
+
+// conflictError names the room whose head had moved.
+type conflictError struct{ room matrix.RoomID }
+
+func (e *conflictError) Error() string        { return "room " + string(e.room) + " has a newer head" }
+func (e *conflictError) Is(target error) bool { return target == ErrConflict }

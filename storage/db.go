@@ -1,0 +1,358 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"hansa/matrix"
+)
+
+// ErrNotFound is returned by Load methods when there is no such row.
+var ErrNotFound = errors.New("storage: not found")
+
+// ErrUnavailable wraps every error that means the database cannot be reached or has no room; the caller may try again.
+var ErrUnavailable = errors.New("storage: the database is not available")
+
+// Options say how to open a database.
+type Options struct {
+	// URL is `sqlite:path/to/file.db` or `postgres://...`.
+	URL string
+	Log *logrus.Entry
+	// Publish receives, after each commit of this process, the entries that it added to the log: all positions from first to last.
+	// It must return at once. Calls may come out of order where several transactions run at a time (PostgreSQL).
+	Publish func(first, last int64, entries []Entry)
+	// Readers is how many connections serve reads (and, on PostgreSQL, updates); 0 means 8.
+	Readers int
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// DB is an open, migrated database. All its methods may be called from any goroutine.
+type DB struct {
+	d        *dialect
+	sql      *sql.DB
+	opts     Options
+	log      *logrus.Entry
+	versions map[string]*matrix.RoomVersion
+	free     chan *conn // idle connections
+	slots    chan struct{}
+	jobs     chan *job
+	quit     chan struct{}
+	done     sync.WaitGroup
+	lock     *os.File
+	stats    counters
+	closed   atomic.Bool
+}
+
+type counters struct{ reads, writes, statements, commits, events atomic.Int64 }
+
+// Stats counts what the database was asked to do since it was opened.
+type Stats struct {
+	// Reads are SELECT statements, Statements are statements inside write transactions (without BEGIN and COMMIT),
+	// Commits are write transactions, Events are events appended.
+	Reads, Statements, Commits, Events int64
+}
+
+// conn is one connection with its prepared statements. It is used by one goroutine at a time.
+type conn struct {
+	c     *sql.Conn
+	stmts map[string]*sql.Stmt
+}
+
+// Open opens, checks and migrates a database and starts its writer.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Readers == 0 {
+		o.Readers = 8
+	}
+	if o.Log == nil {
+		o.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
+	db := &DB{opts: o, log: o.Log.WithField("pkg", "storage"), versions: map[string]*matrix.RoomVersion{},
+		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), jobs: make(chan *job, 4096), quit: make(chan struct{})}
+	for _, id := range matrix.RoomVersions() {
+		db.versions[id], _ = matrix.FindRoomVersion(id)
+	}
+	if err := db.dial(); err != nil {
+		return nil, err
+	}
+	if err := db.migrate(ctx); err != nil {
+		db.release()
+		return nil, fmt.Errorf("migrate the database: %w", err)
+	}
+	db.done.Add(1)
+	go db.write()
+	return db, nil
+}
+
+func (db *DB) dial() error {
+	var dsn string
+	switch {
+	case strings.HasPrefix(db.opts.URL, "sqlite:"):
+		path := strings.TrimPrefix(strings.TrimPrefix(db.opts.URL, "sqlite:"), "//")
+		if path == "" || strings.ContainsAny(path, "?#") {
+			return fmt.Errorf("database %q: want sqlite:path/to/file.db", db.opts.URL)
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		lock, err := lockFile(path + ".lock")
+		if err != nil {
+			return err
+		}
+		db.d, db.lock, dsn = sqliteDialect(), lock, "file:"+path
+	case strings.HasPrefix(db.opts.URL, "postgres://"), strings.HasPrefix(db.opts.URL, "postgresql://"):
+		sep := "?"
+		if strings.Contains(db.opts.URL, "?") {
+			sep = "&"
+		}
+		db.d, dsn = postgresDialect(), db.opts.URL+sep+"binary_parameters=yes"
+	default:
+		return fmt.Errorf("database %.20q...: want sqlite:path or postgres://user@host/name", db.opts.URL)
+	}
+	pool, err := sql.Open(db.d.driver, dsn)
+	if err != nil {
+		return err
+	}
+	pool.SetMaxOpenConns(db.opts.Readers + 2)
+	pool.SetMaxIdleConns(db.opts.Readers + 2)
+	db.sql = pool
+	return nil
+}
+
+// Close waits for what is being written, then closes all connections.
+func (db *DB) Close() error {
+	if db.closed.Swap(true) {
+		return nil
+	}
+	close(db.quit)
+	db.done.Wait()
+	return db.release()
+}
+
+func (db *DB) release() error {
+	for {
+		select {
+		case c := <-db.free:
+			db.drop(c)
+			continue
+		default:
+		}
+		break
+	}
+	err := db.sql.Close()
+	if db.lock != nil {
+		_ = db.lock.Close() // the lock ends with the descriptor
+	}
+	return err
+}
+
+// Name is "sqlite" or "postgres".
+func (db *DB) Name() string { return db.d.name }
+
+// Stats returns the counters.
+func (db *DB) Stats() Stats {
+	return Stats{db.stats.reads.Load(), db.stats.statements.Load(), db.stats.commits.Load(), db.stats.events.Load()}
+}
+
+// connect opens and prepares a connection.
+func (db *DB) connect(ctx context.Context) (*conn, error) {
+	c, err := db.sql.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err := db.d.setup(ctx, c); err != nil {
+		_ = c.Close()
+		if db.d.isGone(err) {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return nil, err
+	}
+	return &conn{c: c, stmts: map[string]*sql.Stmt{}}, nil
+}
+
+// acquire takes an idle connection or opens one; at most Options.Readers are out at a time.
+func (db *DB) acquire(ctx context.Context) (*conn, error) {
+	select {
+	case c := <-db.free:
+		return c, nil
+	default:
+	}
+	select {
+	case c := <-db.free:
+		return c, nil
+	case db.slots <- struct{}{}:
+		c, err := db.connect(context.WithoutCancel(ctx))
+		if err != nil {
+			<-db.slots
+		}
+		return c, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// giveBack returns a connection, or throws it away when its state is not known.
+func (db *DB) giveBack(c *conn, sound bool) {
+	if sound && !db.closed.Load() {
+		db.free <- c
+		return
+	}
+	db.drop(c)
+	<-db.slots
+}
+
+func (db *DB) drop(c *conn) {
+	for _, s := range c.stmts {
+		_ = s.Close() // the connection goes away with them
+	}
+	_ = c.c.Raw(func(any) error { return driver.ErrBadConn })
+	_ = c.c.Close()
+}
+
+func (c *conn) prepare(ctx context.Context, d *dialect, q string) (*sql.Stmt, error) {
+	if s, ok := c.stmts[q]; ok {
+		return s, nil
+	}
+	s, err := c.c.PrepareContext(ctx, d.query(q))
+	if err != nil {
+		return nil, fmt.Errorf("prepare %.60q: %w", q, err)
+	}
+	c.stmts[q] = s
+	return s, nil
+}
+
+func (c *conn) plain(ctx context.Context, q string) error {
+	s, ok := c.stmts[q]
+	if !ok {
+		var err error
+		if s, err = c.c.PrepareContext(ctx, q); err != nil {
+			return err
+		}
+		c.stmts[q] = s
+	}
+	_, err := s.ExecContext(ctx)
+	return err
+}
+
+// View runs fn on one consistent snapshot of the database.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error { return db.read(ctx, true, fn) }
+
+// Read runs fn without a transaction: for a single statement, one round trip cheaper than View.
+func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error { return db.read(ctx, false, fn) }
+
+func (db *DB) read(ctx context.Context, snapshot bool, fn func(*Tx) error) error {
+	for try := 0; ; try++ {
+		err := db.readOnce(ctx, snapshot, fn)
+		if err == nil || try >= 2 || ctx.Err() != nil || !(db.d.isGone(err) || db.d.isRetry(err)) {
+			return db.classify(err)
+		}
+	}
+}
+
+func (db *DB) readOnce(ctx context.Context, snapshot bool, fn func(*Tx) error) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c, err := db.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	// A statement is never cancelled half way: a cancelled connection could hand its rows to the next user.
+	tx := &Tx{db: db, c: c, ctx: context.WithoutCancel(ctx)}
+	sound := false
+	defer func() { db.giveBack(c, sound) }()
+	if snapshot {
+		if err := c.plain(tx.ctx, db.d.beginRead); err != nil {
+			return err
+		}
+	}
+	err = fn(tx)
+	if snapshot {
+		if cerr := c.plain(tx.ctx, "ROLLBACK"); cerr != nil {
+			return errors.Join(err, cerr)
+		}
+	}
+	sound = !db.d.isGone2(err)
+	return err
+}
+
+func (d *dialect) isGone2(err error) bool { return err != nil && d.isGone(err) }
+
+// classify marks the errors after which a caller may try again later.
+func (db *DB) classify(err error) error {
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	if db.d.isGone(err) || db.d.isRetry(err) || IsFull(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// Update runs fn in a write transaction. fn may be run several times and must have no effect outside tx. When fn returns an
+// error nothing of it is kept. On SQLite updates of many callers share one commit.
+func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	if db.d.singleWriter {
+		return db.classify(db.submit(ctx, &job{fn: fn}))
+	}
+	for try := 0; ; try++ {
+		err := db.updateOnce(ctx, fn)
+		if err == nil || ctx.Err() != nil || try >= 4 || !db.d.isRetry(err) {
+			return db.classify(err)
+		}
+	}
+}
+
+func (db *DB) updateOnce(ctx context.Context, fn func(*Tx) error) error {
+	c, err := db.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	sound := false
+	defer func() { db.giveBack(c, sound) }()
+	tx := &Tx{db: db, c: c, ctx: context.WithoutCancel(ctx), write: true}
+	if err := c.plain(tx.ctx, db.d.beginWrite); err != nil {
+		return err
+	}
+	if err := guard(tx, fn); err != nil {
+		sound = c.plain(tx.ctx, "ROLLBACK") == nil && !db.d.isGone(err)
+		return err
+	}
+	if err := c.plain(tx.ctx, "COMMIT"); err != nil {
+		return err
+	}
+	sound = true
+	db.stats.commits.Add(1)
+	db.publish(tx)
+	return nil
+}
+
+// guard turns a panic in a transaction function into an error, so that one caller's bug does not stop the writer.
+func guard(tx *Tx, fn func(*Tx) error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in a transaction: %v", r)
+		}
+	}()
+	return fn(tx)
+}
+
+func (db *DB) publish(tx *Tx) {
+	if db.opts.Publish != nil && tx.last > 0 {
+		db.opts.Publish(tx.first, tx.last, tx.entries)
+	}
+}

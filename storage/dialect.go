@@ -1,0 +1,128 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"regexp"
+	"strings"
+)
+
+// dialect is what differs between the two databases. There are two values of it: sqliteDialect and postgresDialect.
+type dialect struct {
+	name   string
+	driver string
+	// beginRead and beginWrite open a transaction on a connection.
+	beginRead, beginWrite string
+	// query rewrites the shared SQL text, ddl the text of migrations.
+	query, ddl func(string) string
+	// set turns a list into the one parameter that SET($n), INTSET($n) and BLOBSET($n) of a query take.
+	set func(list any) any
+	// setup prepares a new connection and refuses one with unsafe settings.
+	setup func(ctx context.Context, c *sql.Conn) error
+	// singleWriter is true where one connection does all writing (SQLite).
+	singleWriter bool
+	// isUnique, isRetry, isGone classify errors of the driver: a violated unique key, a transaction that may be tried
+	// again, a connection that is lost.
+	isUnique, isRetry, isGone func(error) bool
+	// lockMigrations is run in the migration transaction so that several starting nodes take turns.
+	lockMigrations string
+}
+
+var (
+	macroRE       = regexp.MustCompile(`\b(SET|INTSET|BLOBSET)\((\$\d+)\)`)
+	placeholderRE = regexp.MustCompile(`\$(\d+)`)
+)
+
+// powers is the list of row counts for which a bulk statement is prepared; rows are filled up with NULL rows that the
+// statement leaves out, so that any number of rows up to the largest is one statement.
+func bulkSize(n int) int {
+	size := 1
+	for size < n {
+		size *= 2
+	}
+	return size
+}
+
+// bulkSQL builds `head SELECT * FROM (VALUES ...) WHERE column1 IS NOT NULL tail` for size rows of the given column types.
+func bulkSQL(head string, types []string, size int, tail string) string {
+	var b strings.Builder
+	b.WriteString(head)
+	b.WriteString(" SELECT * FROM (VALUES ")
+	n := 0
+	for r := 0; r < size; r++ {
+		if r > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteByte('(')
+		for c := range types {
+			if c > 0 {
+				b.WriteString(", ")
+			}
+			n++
+			if r == 0 {
+				b.WriteString("CAST(")
+			}
+			b.WriteByte('$')
+			b.WriteString(itoa(n))
+			if r == 0 {
+				b.WriteString(" AS ")
+				b.WriteString(types[c])
+				b.WriteByte(')')
+			}
+		}
+		b.WriteByte(')')
+	}
+	b.WriteString(") AS v WHERE column1 IS NOT NULL ")
+	b.WriteString(tail)
+	return b.String()
+}
+
+func itoa(n int) string {
+	if n < 10 {
+		return string(rune('0' + n))
+	}
+	return itoa(n/10) + string(rune('0'+n%10))
+}
+
+// nulMark begins the stored form of a text that holds NUL, which PostgreSQL cannot keep. The form is injective, so that no
+// such text can pass for another one.
+const nulMark = "\ufdd0nul:"
+
+// dbText is the stored form of a string that came from outside.
+func dbText(s string) string {
+	if strings.IndexByte(s, 0) < 0 && !strings.HasPrefix(s, nulMark) {
+		return s
+	}
+	var b strings.Builder
+	b.WriteString(nulMark)
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case 0:
+			b.WriteString(`\0`)
+		case '\\':
+			b.WriteString(`\\`)
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
+
+// goText undoes dbText.
+func goText(s string) string {
+	if !strings.HasPrefix(s, nulMark) {
+		return s
+	}
+	s = s[len(nulMark):]
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			if i++; s[i] == '0' {
+				b.WriteByte(0)
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

@@ -1,0 +1,76 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+
+	"github.com/lib/pq"
+)
+
+var textTypeRE = regexp.MustCompile(`\bTEXT\b`)
+
+func postgresDialect() *dialect {
+	return &dialect{
+		name: "postgres", driver: "postgres",
+		beginRead: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", beginWrite: "BEGIN",
+		query: func(q string) string {
+			return macroRE.ReplaceAllStringFunc(q, func(m string) string {
+				p := macroRE.FindStringSubmatch(m)
+				return "= ANY (" + p[2] + "::" + map[string]string{"SET": "text", "INTSET": "bigint", "BLOBSET": "bytea"}[p[1]] + "[])"
+			})
+		},
+		ddl: func(q string) string {
+			q = strings.ReplaceAll(q, ") WITHOUT ROWID", ")")
+			return textTypeRE.ReplaceAllString(q, `TEXT COLLATE "C"`)
+		},
+		set: func(list any) any { return pq.Array(list) },
+		setup: func(ctx context.Context, c *sql.Conn) error {
+			for _, s := range []string{"SET synchronous_commit = on", "SET statement_timeout = 30000", "SET lock_timeout = 20000",
+				"SET idle_in_transaction_session_timeout = 60000", "SET standard_conforming_strings = on", "SET jit = off"} {
+				if _, err := c.ExecContext(ctx, s); err != nil {
+					return fmt.Errorf("%s: %w", s, err)
+				}
+			}
+			var fsync, encoding string
+			if err := c.QueryRowContext(ctx, "SELECT current_setting('fsync'), current_setting('server_encoding')").Scan(&fsync, &encoding); err != nil {
+				return err
+			}
+			if fsync != "on" {
+				return errors.New("PostgreSQL runs with fsync=off: acknowledged writes would be lost at a power failure")
+			}
+			if encoding != "UTF8" {
+				return fmt.Errorf("the database has encoding %s; UTF8 is needed (CREATE DATABASE ... ENCODING 'UTF8')", encoding)
+			}
+			return nil
+		},
+		isUnique:       func(err error) bool { return pgCode(err) == "23505" },
+		isRetry:        func(err error) bool { c := pgCode(err); return c == "40001" || c == "40P01" },
+		isGone:         isGonePostgres,
+		lockMigrations: "SELECT pg_advisory_xact_lock(4815162342)",
+	}
+}
+
+func pgCode(err error) string {
+	var e *pq.Error
+	if errors.As(err, &e) {
+		return string(e.Code)
+	}
+	return ""
+}
+
+func isGonePostgres(err error) bool {
+	var ne net.Error
+	switch c := pgCode(err); {
+	case strings.HasPrefix(c, "08"), strings.HasPrefix(c, "57P"):
+		return true
+	case c != "":
+		return false
+	}
+	return errors.Is(err, driver.ErrBadConn) || errors.As(err, &ne) || errors.Is(err, sql.ErrConnDone) || strings.Contains(err.Error(), "EOF")
+}

@@ -1,0 +1,254 @@
+package storage
+
+import (
+	"database/sql"
+	"fmt"
+
+	"hansa/matrix"
+	"hansa/matrix/event"
+	"hansa/storage/statemap"
+)
+
+const selectRoomSQL = `SELECT r.room_num, r.room_id, r.version, r.tenant, r.head, r.extremities, r.depth, r.state_root, r.last_pos, r.state_pos
+	FROM rooms r `
+
+func (tx *Tx) scanRoom(r interface{ Scan(...any) error }) (*Room, error) {
+	var room Room
+	var id, version, tenant, ext string
+	var root []byte
+	if err := r.Scan(&room.num, &id, &version, &tenant, &room.Head.Name, &ext, &room.Head.Depth, &root, &room.Head.LastPos, &room.Head.StatePos); err != nil {
+		return nil, err
+	}
+	room.ID, room.Tenant, room.Version = matrix.RoomID(id), matrix.ServerName(tenant), tx.db.versions[version]
+	if room.Version == nil {
+		return nil, fmt.Errorf("room %s has unknown version %q", id, version)
+	}
+	copy(room.Head.StateRoot[:], root)
+	var err error
+	room.Head.Extremities, err = parseExtremities(ext)
+	return &room, err
+}
+
+// LoadRoom returns a room with its head, or ErrNotFound.
+func (tx *Tx) LoadRoom(id matrix.RoomID) (*Room, error) {
+	rooms, err := tx.rooms(selectRoomSQL+`WHERE r.room_id = $1`, string(id))
+	if err == nil && len(rooms) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rooms[0], nil
+}
+
+// LoadRooms returns those of the rooms that exist.
+func (tx *Tx) LoadRooms(ids []matrix.RoomID) ([]*Room, error) {
+	return tx.rooms(selectRoomSQL+`WHERE r.room_id SET($1)`, setOf(tx, ids))
+}
+
+// LoadRoomsAfter returns up to limit rooms in the order of their making, after the room with the given number (0: from the first),
+// and the number to go on from.
+func (tx *Tx) LoadRoomsAfter(after int64, limit int) ([]*Room, int64, error) {
+	rooms, err := tx.rooms(selectRoomSQL+`WHERE r.room_num > $1 ORDER BY r.room_num LIMIT $2`, after, limit)
+	for _, r := range rooms {
+		after = r.num
+	}
+	return rooms, after, err
+}
+
+func (tx *Tx) rooms(q string, args ...any) ([]*Room, error) {
+	var out []*Room
+	err := tx.query(func(r *sql.Rows) error {
+		room, err := tx.scanRoom(r)
+		out = append(out, room)
+		return err
+	}, q, args...)
+	return out, err
+}
+
+// StateRow is one entry of the current state.
+type StateRow struct {
+	RoomID  matrix.RoomID
+	Key     event.StateKey
+	EventID matrix.EventID
+	Pos     int64 // when it became current
+}
+
+// LoadStateRows returns the current state of a room without memberships (members are in LoadMembers) as identifiers.
+func (tx *Tx) LoadStateRows(room matrix.RoomID) ([]StateRow, error) {
+	var out []StateRow
+	err := tx.query(func(r *sql.Rows) error {
+		row := StateRow{RoomID: room}
+		var t, k, id string
+		if err := r.Scan(&t, &k, &id, &row.Pos); err != nil {
+			return err
+		}
+		row.Key, row.EventID = event.StateKey{Type: goText(t), Key: goText(k)}, matrix.EventID(id)
+		out = append(out, row)
+		return nil
+	}, `SELECT s.type, s.state_key, s.event_id, s.pos FROM current_state s JOIN rooms r ON r.room_num = s.room_num
+		WHERE r.room_id = $1 AND s.type <> 'm.room.member'`, string(room))
+	return out, err
+}
+
+const stateEventsSQL = selectEventSQL + `JOIN current_state s ON s.room_num = e.room_num AND s.event_id = e.event_id `
+
+// LoadState returns the events of the current state of rooms. members chooses whether memberships are among them.
+func (tx *Tx) LoadState(rooms []matrix.RoomID, members bool) (map[matrix.RoomID][]*Event, error) {
+	q := stateEventsSQL + `WHERE r.room_id SET($1)`
+	if !members {
+		q += ` AND s.type <> 'm.room.member'`
+	}
+	return tx.byRoom(tx.events(q, setOf(tx, rooms)))
+}
+
+// LoadStateTypes returns the current state events of the given types in rooms.
+func (tx *Tx) LoadStateTypes(rooms []matrix.RoomID, types []string) (map[matrix.RoomID][]*Event, error) {
+	return tx.byRoom(tx.events(stateEventsSQL+`WHERE r.room_id SET($1) AND s.type SET($2)`, setOf(tx, rooms), setOf(tx, types)))
+}
+
+// LoadMemberEvents returns the current membership events of the given users in rooms.
+func (tx *Tx) LoadMemberEvents(rooms []matrix.RoomID, users []matrix.UserID) (map[matrix.RoomID][]*Event, error) {
+	return tx.byRoom(tx.events(stateEventsSQL+`WHERE r.room_id SET($1) AND s.type = 'm.room.member' AND s.state_key SET($2)`, setOf(tx, rooms), setOf(tx, users)))
+}
+
+func (tx *Tx) byRoom(list []*Event, err error) (map[matrix.RoomID][]*Event, error) {
+	out := map[matrix.RoomID][]*Event{}
+	for _, e := range list {
+		out[e.RoomID] = append(out[e.RoomID], e)
+	}
+	return out, err
+}
+
+// LoadStateEvent returns one entry of the current state, or ErrNotFound.
+func (tx *Tx) LoadStateEvent(room matrix.RoomID, key event.StateKey) (*Event, error) {
+	list, err := tx.events(stateEventsSQL+`WHERE r.room_id = $1 AND s.type = $2 AND s.state_key = $3`, string(room), dbText(key.Type), dbText(key.Key))
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// Member is a user's current membership of a room.
+type Member struct {
+	RoomID     matrix.RoomID
+	UserID     matrix.UserID
+	Membership string
+	Sender     matrix.UserID // who made it so
+	EventID    matrix.EventID
+	Pos        int64 // when it became current
+	Forgotten  bool
+}
+
+const selectMembersSQL = `SELECT r.room_id, m.user_id, m.membership, m.sender, m.event_id, m.pos, m.forgotten
+	FROM memberships m JOIN rooms r ON r.room_num = m.room_num `
+
+func (tx *Tx) members(q string, args ...any) ([]Member, error) {
+	var out []Member
+	err := tx.query(func(r *sql.Rows) error {
+		var m Member
+		var room, user, sender, id string
+		var forgotten int64
+		if err := r.Scan(&room, &user, &m.Membership, &sender, &id, &m.Pos, &forgotten); err != nil {
+			return err
+		}
+		m.RoomID, m.UserID, m.Sender, m.EventID, m.Forgotten = matrix.RoomID(room), matrix.UserID(goText(user)), matrix.UserID(sender), matrix.EventID(id), forgotten != 0
+		out = append(out, m)
+		return nil
+	}, q, args...)
+	return out, err
+}
+
+// LoadMembers returns all memberships of a room, left and banned ones too.
+func (tx *Tx) LoadMembers(room matrix.RoomID) ([]Member, error) {
+	return tx.members(selectMembersSQL+`WHERE r.room_id = $1`, string(room))
+}
+
+// LoadUserRooms returns all memberships of a user, forgotten ones too.
+func (tx *Tx) LoadUserRooms(user matrix.UserID) ([]Member, error) {
+	return tx.members(selectMembersSQL+`WHERE m.user_id = $1`, dbText(string(user)))
+}
+
+// FindMember returns a user's membership of a room.
+func (tx *Tx) FindMember(room matrix.RoomID, user matrix.UserID) (Member, bool, error) {
+	list, err := tx.members(selectMembersSQL+`WHERE m.user_id = $1 AND r.room_id = $2`, dbText(string(user)), string(room))
+	if err != nil || len(list) == 0 {
+		return Member{}, false, err
+	}
+	return list[0], true, nil
+}
+
+// Forget hides a room that the user has left from all of the user's lists, until a new membership. It reports false when the
+// user is in the room, invited or was never there.
+func (tx *Tx) Forget(room matrix.RoomID, user matrix.UserID) (bool, error) {
+	n, err := tx.exec(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND membership IN ('leave', 'ban')
+		AND room_num = (SELECT room_num FROM rooms WHERE room_id = $2)`, dbText(string(user)), string(room))
+	return n == 1, err
+}
+
+// LoadSharedUsers returns every user who is joined to a room that one of the given users is joined to.
+func (tx *Tx) LoadSharedUsers(user matrix.UserID) ([]matrix.UserID, error) {
+	var out []matrix.UserID
+	err := tx.query(func(r *sql.Rows) error {
+		var u string
+		if err := r.Scan(&u); err != nil {
+			return err
+		}
+		out = append(out, matrix.UserID(goText(u)))
+		return nil
+	}, `SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_num = a.room_num AND b.membership = 'join'
+		WHERE a.user_id = $1 AND a.membership = 'join'`, dbText(string(user)))
+	return out, err
+}
+
+// LoadSharedRooms returns the rooms that both users are joined to.
+func (tx *Tx) LoadSharedRooms(a, b matrix.UserID) ([]matrix.RoomID, error) {
+	list, err := tx.members(selectMembersSQL+`JOIN memberships o ON o.room_num = m.room_num AND o.user_id = $2 AND o.membership = 'join'
+		WHERE m.user_id = $1 AND m.membership = 'join'`, dbText(string(a)), dbText(string(b)))
+	out := make([]matrix.RoomID, len(list))
+	for i := range list {
+		out[i] = list[i].RoomID
+	}
+	return out, err
+}
+
+// LoadActiveRooms returns which of the user's rooms have something new for clients after since.
+func (tx *Tx) LoadActiveRooms(user matrix.UserID, since int64) ([]Member, error) {
+	return tx.members(selectMembersSQL+`WHERE m.user_id = $1 AND m.forgotten = 0 AND (r.last_pos > $2 OR r.state_pos > $2 OR m.pos > $2)`,
+		dbText(string(user)), since)
+}
+
+// LoadStateAt returns entries of the state with the given root.
+func (tx *Tx) LoadStateAt(root statemap.Hash, keys []event.StateKey) (map[event.StateKey]*Event, error) {
+	ids, err := statemap.GetMany(tx.LoadNodes, root, keys)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]matrix.EventID, 0, len(ids))
+	for _, id := range ids {
+		list = append(list, id)
+	}
+	evs, err := tx.LoadEvents(list)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[event.StateKey]*Event, len(ids))
+	for k, id := range ids {
+		if e := evs[id]; e != nil {
+			out[k] = e
+		}
+	}
+	return out, nil
+}
+
+// LoadWholeStateAt returns all events of the state with the given root.
+func (tx *Tx) LoadWholeStateAt(root statemap.Hash) ([]*Event, error) {
+	var ids []matrix.EventID
+	if err := statemap.Walk(tx.LoadNodes, root, func(_ event.StateKey, id matrix.EventID) { ids = append(ids, id) }); err != nil {
+		return nil, err
+	}
+	return tx.events(selectEventSQL+`WHERE e.event_id SET($1)`, setOf(tx, ids))
+}

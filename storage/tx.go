@@ -1,0 +1,159 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// Tx is one transaction, or for DB.Read one connection. It is used by one goroutine and only inside the function it is given to.
+type Tx struct {
+	db      *DB
+	c       *conn
+	ctx     context.Context // of the transaction; statements are never cancelled half way
+	write   bool
+	first   int64 // positions that this transaction has taken, 0 when none
+	last    int64
+	entries []Entry
+}
+
+// nowMS is the clock in ms since 1970.
+func (tx *Tx) nowMS() int64 { return tx.db.opts.Now().UnixMilli() }
+
+// set wraps a list ([]string, []int64 or [][]byte) as the parameter of SET, INTSET or BLOBSET.
+func (tx *Tx) set(list any) any { return tx.db.d.set(list) }
+
+// setOf does the same for any slice of a string type.
+func setOf[S ~string](tx *Tx, list []S) any {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = dbText(string(s))
+	}
+	return tx.db.d.set(out)
+}
+
+func (tx *Tx) exec(q string, args ...any) (int64, error) {
+	s, err := tx.c.prepare(tx.ctx, tx.db.d, q)
+	if err != nil {
+		return 0, err
+	}
+	tx.db.stats.statements.Add(1)
+	r, err := s.ExecContext(tx.ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// query runs a statement and calls scan for each row.
+func (tx *Tx) query(scan func(*sql.Rows) error, q string, args ...any) (err error) {
+	s, err := tx.c.prepare(tx.ctx, tx.db.d, q)
+	if err != nil {
+		return err
+	}
+	tx.count()
+	rows, err := s.QueryContext(tx.ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := rows.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (tx *Tx) count() {
+	if tx.write {
+		tx.db.stats.statements.Add(1)
+	} else {
+		tx.db.stats.reads.Add(1)
+	}
+}
+
+// row runs a statement that yields at most one row; no row is ErrNotFound.
+func (tx *Tx) row(q string, args []any, dest ...any) error {
+	s, err := tx.c.prepare(tx.ctx, tx.db.d, q)
+	if err != nil {
+		return err
+	}
+	tx.count()
+	err = s.QueryRowContext(tx.ctx, args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	return err
+}
+
+const maxBulk = 256
+
+// bulk inserts rows with one statement per 256 rows. head is `INSERT INTO t (...)`, types the SQL types of the columns, tail what
+// follows the rows. scan, when not nil, reads the rows of a RETURNING clause.
+func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan func(*sql.Rows) error) error {
+	for len(rows) > 0 {
+		n := min(len(rows), maxBulk)
+		size := bulkSize(n)
+		args := make([]any, 0, size*len(types))
+		for _, r := range rows[:n] {
+			if len(r) != len(types) {
+				return fmt.Errorf("%s: %d values for %d columns", head, len(r), len(types))
+			}
+			args = append(args, r...)
+		}
+		for len(args) < size*len(types) {
+			args = append(args, nil)
+		}
+		q := bulkSQL(head, types, size, tail)
+		if scan != nil {
+			if err := tx.query(scan, q, args...); err != nil {
+				return err
+			}
+		} else if _, err := tx.exec(q, args...); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+const raiseSQL = `UPDATE log_position SET pos = pos + $1, backfill = backfill + $2 WHERE id = 1 RETURNING pos, backfill`
+
+// raise takes n positions of the log and m numbers for history, and returns the last of each. The counter row stays
+// locked until the transaction ends, which is what makes positions visible in order.
+func (tx *Tx) raise(n, m int64) (pos, backfill int64, err error) {
+	if err := tx.row(raiseSQL, []any{n, m}, &pos, &backfill); err != nil {
+		return 0, 0, fmt.Errorf("raise the log position: %w", err)
+	}
+	if n > 0 {
+		if tx.first == 0 {
+			tx.first = pos - n + 1
+		}
+		tx.last = pos
+	}
+	return pos, backfill, nil
+}
+
+// emit takes the next position for an entry, and announces it when the transaction commits.
+func (tx *Tx) emit(e Entry) (int64, error) {
+	pos, _, err := tx.raise(1, 0)
+	if err != nil {
+		return 0, err
+	}
+	e.Pos = pos
+	tx.entries = append(tx.entries, e)
+	return pos, nil
+}
+
+// Position returns the newest position of the log that this transaction can see.
+func (tx *Tx) Position() (int64, error) {
+	var pos int64
+	err := tx.row(`SELECT pos FROM log_position WHERE id = 1`, nil, &pos)
+	return pos, err
+}

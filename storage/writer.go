@@ -1,0 +1,230 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hansa/matrix"
+)
+
+// job is one caller's part of a batch: an append to a room, or on SQLite an update.
+type job struct {
+	ap   *Append
+	fn   func(*Tx) error
+	done chan error
+}
+
+// maxBatch limits a batch in events (an update counts as one), so that it stays one statement per table.
+const maxBatch = 256
+
+// Append stores events of one room and returns when they are durable. Appends of many rooms and callers share one
+// transaction: a batch is what arrived while the last one was being committed. ErrConflict: the head has moved, load the room
+// and build again. ErrDuplicate: an event or the transaction ID is stored already.
+func (db *DB) Append(ctx context.Context, a *Append) error {
+	return db.classify(db.submit(ctx, &job{ap: a}))
+}
+
+// Pending hands an append over without waiting; the returned function waits for the result. Appends that one goroutine hands
+// over keep their order, so events of a room can be built on one another while the first is still on its way.
+func (db *DB) Pending(ctx context.Context, a *Append) (wait func() error, err error) {
+	j := &job{ap: a, done: make(chan error, 1)}
+	if err := db.enqueue(ctx, j); err != nil {
+		return nil, err
+	}
+	return func() error { return db.classify(<-j.done) }, nil
+}
+
+func (db *DB) submit(ctx context.Context, j *job) error {
+	j.done = make(chan error, 1)
+	if err := db.enqueue(ctx, j); err != nil {
+		return err
+	}
+	// Once handed over the work happens, whether or not the caller still waits: waiting for the truth is the only honest answer.
+	return <-j.done
+}
+
+func (db *DB) enqueue(ctx context.Context, j *job) error {
+	if db.closed.Load() {
+		return fmt.Errorf("%w: shutting down", ErrUnavailable)
+	}
+	select {
+	case db.jobs <- j:
+		return nil
+	default:
+	}
+	select {
+	case db.jobs <- j:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+// write is the one goroutine that commits batches. It takes what is there and never waits for more.
+func (db *DB) write() {
+	defer db.done.Done()
+	w := &writer{db: db}
+	defer w.close()
+	for {
+		select {
+		case j := <-db.jobs:
+			w.run(db.drain(j))
+		case <-db.quit:
+			for {
+				select {
+				case j := <-db.jobs:
+					w.run(db.drain(j))
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (db *DB) drain(first *job) []*job {
+	batch, size := []*job{first}, first.size()
+	for size < maxBatch {
+		select {
+		case j := <-db.jobs:
+			batch = append(batch, j)
+			size += j.size()
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+func (j *job) size() int {
+	if j.ap == nil {
+		return 1
+	}
+	return max(1, len(j.ap.Events))
+}
+
+// writer owns the writing connection.
+type writer struct {
+	db *DB
+	c  *conn
+}
+
+func (w *writer) close() {
+	if w.c != nil {
+		w.db.drop(w.c)
+	}
+}
+
+// run commits a batch. When the batch fails for a reason that lies in one of its jobs, that job is found (by name, or by
+// halving) and fails alone.
+func (w *writer) run(batch []*job) {
+	for len(batch) > 0 {
+		errs, err := w.try(batch)
+		if err == nil {
+			for i, j := range batch {
+				j.done <- errs[i]
+			}
+			return
+		}
+		var conflict *conflictError
+		switch {
+		case errors.As(err, &conflict):
+			batch = failRoom(batch, conflict.room, err)
+		case w.db.d.isRetry(err):
+			time.Sleep(time.Millisecond) // another node holds a lock that ours waits for in the other order
+		case len(batch) == 1 || w.db.d.isGone(err) || IsFull(err):
+			for _, j := range batch {
+				j.done <- err
+			}
+			return
+		default:
+			w.run(batch[:len(batch)/2])
+			batch = batch[len(batch)/2:]
+		}
+	}
+}
+
+func failRoom(batch []*job, room matrix.RoomID, err error) []*job {
+	var rest []*job
+	for _, j := range batch {
+		if j.ap != nil && j.ap.Room.ID == room {
+			j.done <- err
+		} else {
+			rest = append(rest, j)
+		}
+	}
+	return rest
+}
+
+// try runs the batch in one transaction. The list holds the errors of updates that failed on their own.
+func (w *writer) try(batch []*job) (errs []error, err error) {
+	db, ctx := w.db, context.Background()
+	if w.c == nil {
+		if w.c, err = db.connect(ctx); err != nil {
+			return nil, err
+		}
+	}
+	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true}
+	if err = w.c.plain(ctx, db.d.beginWrite); err != nil {
+		w.discard(err)
+		return nil, err
+	}
+	var appends []*Append
+	for _, j := range batch {
+		if j.ap != nil {
+			appends = append(appends, j.ap)
+		}
+	}
+	errs = make([]error, len(batch))
+	if len(appends) > 0 {
+		err = guard(tx, func(tx *Tx) error { return tx.appendAll(appends) })
+	}
+	for i, j := range batch {
+		if err == nil && j.fn != nil {
+			errs[i], err = w.nested(tx, j.fn)
+		}
+	}
+	if err != nil {
+		w.discard(errors.Join(err, w.c.plain(ctx, "ROLLBACK")))
+		return nil, err
+	}
+	if err = w.c.plain(ctx, "COMMIT"); err != nil {
+		w.discard(err)
+		return nil, err
+	}
+	db.stats.commits.Add(1)
+	for _, a := range appends {
+		a.Room = &Room{ID: a.Room.ID, Version: a.Room.Version, Tenant: a.Room.Tenant, num: a.num, Head: a.Head}
+	}
+	db.publish(tx)
+	return errs, nil
+}
+
+// nested runs one update inside the batch so that it can fail alone.
+func (w *writer) nested(tx *Tx, fn func(*Tx) error) (own, fatal error) {
+	if err := w.c.plain(tx.ctx, "SAVEPOINT update_job"); err != nil {
+		return nil, err
+	}
+	entries, first, last := len(tx.entries), tx.first, tx.last
+	own = guard(tx, fn)
+	if own != nil {
+		if err := w.c.plain(tx.ctx, "ROLLBACK TO SAVEPOINT update_job"); err != nil {
+			return nil, errors.Join(own, err)
+		}
+		tx.entries, tx.first, tx.last = tx.entries[:entries], first, last
+		if w.db.d.isGone(own) || IsFull(own) {
+			return nil, own
+		}
+	}
+	return own, w.c.plain(tx.ctx, "RELEASE SAVEPOINT update_job")
+}
+
+// discard gives the connection up when its state is not known.
+func (w *writer) discard(err error) {
+	if w.db.d.isGone(err) {
+		w.db.drop(w.c)
+		w.c = nil
+	}
+}
