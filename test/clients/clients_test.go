@@ -1,0 +1,181 @@
+package clients_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+const (
+	acme   = "acme.localhost"
+	globex = "globex.localhost"
+
+	// scriptTime is how long one script may run; it takes about a tenth of that.
+	scriptTime = 4 * time.Minute
+	// password is what every account of these tests has.
+	password = "correct horse battery staple"
+)
+
+// script is one scenario with a real client: a name, which is also part of its users' names, and the command.
+type script struct {
+	name    string
+	command []string
+}
+
+// scripts lists the scenarios. Each gets two accounts of its own, one a tenant, so that they run side by side.
+func scripts() []script {
+	node := filepath.Join("node_modules", ".bin", "node")
+	return []script{
+		{"rooms", []string{node, "jssdk/rooms.mjs"}},
+		{"encryption", []string{node, "jssdk/encryption.mjs"}},
+		{"hydrogen", []string{node, "hydrogen/scenario.mjs"}},
+		{"nio", []string{"/usr/bin/python3", "nio/chat.py"}},
+	}
+}
+
+func TestClients(t *testing.T) {
+	checkTools(t)
+	binary := buildServer(t)
+	databases := map[string]func(*testing.T) string{"sqlite": nil, "postgres": postgresDatabase}
+	for _, name := range []string{"sqlite", "postgres"} {
+		t.Run(name, func(t *testing.T) {
+			var database string
+			if make := databases[name]; make != nil {
+				database = make(t)
+			}
+			srv := startServer(t, binary, database)
+			t.Run("scripts", func(t *testing.T) {
+				for _, s := range scripts() {
+					t.Run(s.name, func(t *testing.T) {
+						t.Parallel()
+						runScript(t, srv, s, filepath.Join("output", name))
+					})
+				}
+			})
+			srv.stop(t)
+			srv.checkLog(t)
+		})
+	}
+}
+
+// runScript runs one scenario and shows what it printed if it fails.
+func runScript(t *testing.T, srv *server, s script, output string) {
+	t.Helper()
+	alice, bob := "@alice-"+s.name+":"+acme, "@bob-"+s.name+":"+globex
+	srv.addUser(t, alice)
+	srv.addUser(t, bob)
+	if err := os.MkdirAll(output, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	output, err := filepath.Abs(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), scriptTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.command[0], s.command[1:]...)
+	cmd.Env = append(os.Environ(),
+		"HANSA_URL="+srv.url,
+		"HANSA_ALICE="+alice, "HANSA_ALICE_PASSWORD="+password,
+		"HANSA_BOB="+bob, "HANSA_BOB_PASSWORD="+password,
+		"HANSA_CLIENT_OUTPUT="+output,
+		"HANSA_CLIENT_PATIENCE_MS=60000",
+	)
+	ownGroup(cmd)
+	out, err := cmd.CombinedOutput()
+	if writeErr := os.WriteFile(filepath.Join(output, s.name+".log"), out, 0o644); writeErr != nil {
+		t.Error(writeErr)
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("not done after %s: %w", scriptTime, err)
+	}
+	if err != nil {
+		t.Errorf("%s: %v\n%s", strings.Join(s.command, " "), err, out)
+	}
+}
+
+// ownGroup lets a command and what it starts (a browser has many processes) end together.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 10 * time.Second
+}
+
+// checkTools fails, with the way to install them, when a tool is missing.
+func checkTools(t *testing.T) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "../setup/install.sh", "--check").CombinedOutput()
+	if err != nil {
+		t.Fatalf("the real clients are not installed; run test/setup/install.sh\n%s", out)
+	}
+}
+
+// buildServer compiles the server and returns the path of its binary.
+func buildServer(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "hansa")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "hansa/cmd/hansa").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build the server: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// postgresDatabase makes an empty database in the cluster of HANSA_TEST_POSTGRES and returns its URL.
+func postgresDatabase(t *testing.T) string {
+	t.Helper()
+	base := os.Getenv("HANSA_TEST_POSTGRES")
+	if base == "" {
+		t.Fatal("HANSA_TEST_POSTGRES is not set; run this with: test/setup/postgres.sh run go test ./test/clients")
+	}
+	u, err := url.Parse(base)
+	if err != nil {
+		t.Fatalf("HANSA_TEST_POSTGRES: %v", err)
+	}
+	db, err := sql.Open("postgres", base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	name := fmt.Sprintf("clients_%d_%d", os.Getpid(), time.Now().UnixNano())
+	if _, err := db.Exec("CREATE DATABASE " + pq.QuoteIdentifier(name)); err != nil {
+		t.Fatalf("create a database at HANSA_TEST_POSTGRES: %v", err)
+	}
+	t.Cleanup(func() {
+		if _, err := db.Exec("DROP DATABASE " + pq.QuoteIdentifier(name) + " WITH (FORCE)"); err != nil {
+			t.Errorf("drop the database: %v", err)
+		}
+	})
+	u.Path = "/" + name
+	return u.String()
+}
+
+// errorLines returns the lines of a JSON log that a person would have to look at, and panics.
+func errorLines(log []byte) []string {
+	var bad []string
+	scanner := bufio.NewScanner(bytes.NewReader(log))
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		line := scanner.Text()
+		for _, mark := range []string{`"level":"error"`, `"level":"fatal"`, `"level":"panic"`, "panic:", "DATA RACE"} {
+			if strings.Contains(line, mark) {
+				bad = append(bad, line)
+				break
+			}
+		}
+	}
+	return bad
+}
