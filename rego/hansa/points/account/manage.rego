@@ -1,0 +1,20 @@
+# METADATA
+# title: Manage the own account
+# description: Password, third-party identifiers, devices, deactivation.
+package hansa.points.account.manage
+
+import data.hansa.accounts
+import data.hansa.bridges
+import data.hansa.lib.verdict
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.own_tenant": subjects.own_tenant,
+	"whitelist.subject": whitelist.subject,
+	"bridges.permitted": bridges.permitted,
+	"accounts.self": accounts.self,
+}

@@ -1,0 +1,27 @@
+# METADATA
+# title: Contact
+# description: |
+#   May the subject reach the target? Asked once per pair of audience classes and kept in the contact matrix, so it reads what makes a class and nothing else.
+package hansa.points.contact
+
+import data.hansa.agreements
+import data.hansa.bridges
+import data.hansa.domains
+import data.hansa.lib.verdict
+import data.hansa.pools
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.target": subjects.target,
+	"whitelist.subject": whitelist.subject,
+	"whitelist.target": whitelist.target,
+	"domains.subject": domains.subject,
+	"domains.target": domains.target,
+	"pools.pair": pools.pair,
+	"agreements.pair": agreements.pair,
+	"bridges.contact": bridges.contact,
+}

@@ -1,0 +1,23 @@
+# METADATA
+# title: Find a person
+# description: Whether the target may appear among the results of the subject.
+package hansa.points.directory.search
+
+import data.hansa.agreements
+import data.hansa.bridges
+import data.hansa.contact
+import data.hansa.lib.verdict
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.target": subjects.target,
+	"whitelist.subject": whitelist.subject,
+	"whitelist.target": whitelist.target,
+	"bridges.permitted": bridges.permitted,
+	"contact.pair": contact.pair,
+	"agreements.directory": agreements.grants("directory"),
+}

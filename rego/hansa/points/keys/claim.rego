@@ -1,0 +1,23 @@
+# METADATA
+# title: Claim one-time keys
+# description: A one-time key of the target is about to be handed out.
+package hansa.points.keys.claim
+
+import data.hansa.agreements
+import data.hansa.bridges
+import data.hansa.contact
+import data.hansa.lib.verdict
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.target": subjects.target,
+	"whitelist.subject": whitelist.subject,
+	"whitelist.target": whitelist.target,
+	"bridges.permitted": bridges.permitted,
+	"contact.either": contact.either,
+	"agreements.messages": agreements.grants("messages"),
+}

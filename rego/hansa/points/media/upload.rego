@@ -1,0 +1,21 @@
+# METADATA
+# title: Upload a file
+# description: The type is the declared or the detected one.
+package hansa.points.media.upload
+
+import data.hansa.bridges
+import data.hansa.content
+import data.hansa.lib.verdict
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.own_tenant": subjects.own_tenant,
+	"whitelist.subject": whitelist.subject,
+	"bridges.permitted": bridges.permitted,
+	"content.mimetype": content.mimetype,
+	"content.upload_size": content.upload_size,
+}

@@ -1,0 +1,23 @@
+# METADATA
+# title: See presence
+# description: The presence of the target is about to be shown to the subject.
+package hansa.points.presence.read
+
+import data.hansa.agreements
+import data.hansa.bridges
+import data.hansa.contact
+import data.hansa.lib.verdict
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.target": subjects.target,
+	"whitelist.subject": whitelist.subject,
+	"whitelist.target": whitelist.target,
+	"bridges.permitted": bridges.permitted,
+	"contact.either": contact.either,
+	"agreements.presence": agreements.grants("presence"),
+}

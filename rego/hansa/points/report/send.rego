@@ -1,0 +1,18 @@
+# METADATA
+# title: Report a room, an event or a person
+# description: Reports go to the administrators of the own tenant.
+package hansa.points.report.send
+
+import data.hansa.bridges
+import data.hansa.lib.verdict
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.own_tenant": subjects.own_tenant,
+	"whitelist.subject": whitelist.subject,
+	"bridges.permitted": bridges.permitted,
+}

@@ -1,0 +1,20 @@
+# METADATA
+# title: List a room in the directory
+# description: The entry into the list; who sees it there is judged by directory.rooms.
+package hansa.points.room.publish
+
+import data.hansa.bridges
+import data.hansa.lib.verdict
+import data.hansa.rooms
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"whitelist.subject": whitelist.subject,
+	"bridges.permitted": bridges.permitted,
+	"subjects.own_tenant": subjects.own_tenant,
+	"rooms.publish": rooms.publish,
+}

@@ -1,0 +1,28 @@
+# METADATA
+# title: Change the state of a room
+# description: Memberships have their own points.
+package hansa.points.room.state
+
+import data.hansa.bridges
+import data.hansa.contact
+import data.hansa.content
+import data.hansa.lib.verdict
+import data.hansa.rooms
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.own_tenant": subjects.own_tenant,
+	"whitelist.subject": whitelist.subject,
+	"bridges.permitted": bridges.permitted,
+	"contact.room": contact.room_in_use,
+	"content.type": content.type,
+	"content.size": content.size,
+	"content.encryption": content.encryption,
+	"rooms.public": rooms.public,
+	"rooms.join_rule": rooms.join_rule,
+	"rooms.history": rooms.history,
+}

@@ -1,0 +1,20 @@
+# METADATA
+# title: Search messages
+# description: Whether messages of the room may appear among the results.
+package hansa.points.search.messages
+
+import data.hansa.bridges
+import data.hansa.lib.verdict
+import data.hansa.rooms
+import data.hansa.subjects
+import data.hansa.whitelist
+
+decision := verdict.of(_checks)
+
+_checks := {
+	"subjects.subject": subjects.subject,
+	"subjects.own_tenant": subjects.own_tenant,
+	"whitelist.subject": whitelist.subject,
+	"bridges.permitted": bridges.permitted,
+	"rooms.readable": rooms.readable,
+}

@@ -1,0 +1,198 @@
+# METADATA
+# title: Rooms
+# description: |
+#   Who may create, open, list and name rooms, what rooms may look like and how large they grow: section `rooms` of the
+#   tenant and of the operator. Rules about people bind the tenant's own people only.
+package hansa.rooms
+
+import data.hansa.lib.settings
+import data.hansa.lib.who
+import data.hansa.subjects
+
+default create := false
+
+create if _may("create")
+
+default invite := false
+
+invite if _may("invite")
+
+default publish := false
+
+publish if _may("publish")
+
+default alias := false
+
+alias if _may("alias")
+
+# METADATA
+# description: The room is not made public, or the person may do that.
+default public := false
+
+public if {
+	_join_rule != "public"
+	object.get(input.room, "public", false) == false
+}
+
+public if {
+	input.point == "room.state"
+	_join_rule != "public"
+}
+
+public if _may("public")
+
+# METADATA
+# description: The way of joining that is asked for is permitted.
+default join_rule := false
+
+join_rule if _join_rule == ""
+
+join_rule if {
+	every scope in settings.both { _listed(scope, "join_rules", _join_rule) }
+}
+
+# METADATA
+# description: The history visibility that is asked for is permitted. `world_readable` must be listed to be used.
+default history := false
+
+history if _history == ""
+
+history if {
+	object.get(settings.tenant, ["rooms", "history_visibility"], "unset") == "unset"
+	_history in {"invited", "joined", "shared"}
+	_listed(settings.operator, "history_visibility", _history)
+}
+
+history if {
+	_history in settings.tenant.rooms.history_visibility
+	_listed(settings.operator, "history_visibility", _history)
+}
+
+# METADATA
+# description: The version of the room is permitted.
+default version := false
+
+version if _version == ""
+
+version if {
+	every scope in settings.both { _listed(scope, "versions", _version) }
+}
+
+# METADATA
+# description: The type of the room is permitted. Ordinary rooms have none.
+default type := false
+
+type if object.get(input.room, "type", "") == ""
+
+type if {
+	every scope in settings.both { _listed(scope, "types", input.room.type) }
+}
+
+# METADATA
+# description: There is room for one more member.
+default size := false
+
+size if {
+	every scope in settings.both { _has_room(object.get(scope, ["rooms", "max_members"], "unlimited")) }
+}
+
+# METADATA
+# description: Nobody of another domain enters a room that is internal to one.
+default federation := false
+
+federation if _newcomer.tenant == input.room.tenant
+
+federation if {
+	object.get(input.room, "federate", true) == true
+	_federates
+}
+
+# METADATA
+# description: The subject may see into the room, as a member, or as one who may be with everybody in it.
+default readable := false
+
+readable if input.room.membership in {"join", "leave", "ban"}
+
+readable if input.room.contact.allow == true
+
+# METADATA
+# description: The subject may remove people, as one of our own or by an agreement with its server.
+default removal := false
+
+removal if input.subject.local == true
+
+removal if input.subject.kind == "operator"
+
+removal if {
+	count(input.agreements) > 0
+	every record in input.agreements { record.state == "active" }
+}
+
+# METADATA
+# description: Obligations for a new room.
+obligations := {"federate": false | not_federating}
+
+default not_federating := false
+
+not_federating if "never" in {object.get(scope, ["rooms", "federate"], "agreed") | some scope in settings.both}
+
+default _federates := false
+
+_federates if not_federating == false
+
+# A rule about people, in the settings of the operator and, for its own people, of the tenant.
+default _may(_) := false
+
+_may(name) if {
+	subjects.own_tenant
+	every scope in settings.both { who.matches(object.get(scope, ["rooms", name], "everyone"), input.subject) }
+}
+
+_may(name) if {
+	input.subject.tenant != input.tenant.name
+	who.matches(object.get(settings.operator, ["rooms", name], "everyone"), input.subject)
+}
+
+# What the request sets: the room as it is to be created, or the value of the state event or the upgrade.
+default _join_rule := ""
+
+_join_rule := input.room.join_rule if input.point == "room.create"
+
+_join_rule := input.event.value if {
+	input.point == "room.state"
+	input.event.type == "m.room.join_rules"
+}
+
+default _history := ""
+
+_history := input.room.history_visibility if input.point == "room.create"
+
+_history := input.event.value if {
+	input.point == "room.state"
+	input.event.type == "m.room.history_visibility"
+}
+
+default _version := ""
+
+_version := input.room.version if input.point == "room.create"
+
+_version := input.event.value if input.point == "room.upgrade"
+
+_newcomer := input.target if input.point == "room.invite"
+
+_newcomer := input.subject if input.point != "room.invite"
+
+default _listed(_, _, _) := false
+
+_listed(scope, name, _) if object.get(scope, ["rooms", name], "unset") == "unset"
+
+_listed(scope, name, value) if value in scope.rooms[name]
+
+default _has_room(_) := false
+
+_has_room("unlimited")
+
+_has_room(limit) if {
+	is_number(limit)
+	input.room.members < limit
+}
