@@ -235,7 +235,7 @@ func setScalar(v reflect.Value, text string) error {
 	case Duration:
 		parsed, err = ParseDuration(text)
 	case matrix.ServerName:
-		parsed, err = matrix.ParseServerName(text)
+		parsed, err = matrix.ParseServerName(strings.ToLower(text)) // the name of a host, which has no case
 	case Registration:
 		parsed, err = parseRegistration(text)
 	case bool:

@@ -1,13 +1,13 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+	"go.yaml.in/yaml/v3"
 )
 
 // node is one value of the file: a scalar (text), a list, or a mapping. It is the plain part of YAML that a configuration
@@ -54,27 +54,31 @@ func (n *node) get(key string) *node {
 
 // parseTree parses one YAML document.
 func parseTree(text []byte) (*node, error) {
-	f, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		var ye yaml.Error
-		if errors.As(err, &ye) && ye.GetToken() != nil && ye.GetToken().Position != nil {
-			return nil, &lineError{ye.GetToken().Position.Line, ye.GetMessage()}
-		}
-		return nil, err
-	}
-	var bodies []ast.Node
-	for _, d := range f.Docs {
-		if d.Body != nil {
-			bodies = append(bodies, d.Body)
-		}
-	}
-	switch len(bodies) {
-	case 0:
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, more yaml.Node
+	switch err := d.Decode(&doc); {
+	case err == io.EOF:
 		return &node{line: 1}, nil
-	case 1:
-		return convert(bodies[0], 0)
+	case err != nil:
+		return nil, syntaxError(err)
 	}
-	return nil, &lineError{lineOf(bodies[1]), "the file holds more than one YAML document"}
+	if err := d.Decode(&more); err == nil {
+		return nil, &lineError{more.Line, "the file holds more than one YAML document"}
+	} else if err != io.EOF {
+		return nil, syntaxError(err)
+	}
+	return convert(doc.Content[0], 0)
+}
+
+// syntaxError takes the line out of an error of the YAML parser, which says it in words.
+func syntaxError(err error) error {
+	msg := strings.TrimPrefix(err.Error(), "yaml: ")
+	var line int
+	if _, e := fmt.Sscanf(msg, "line %d:", &line); e == nil {
+		_, msg, _ = strings.Cut(msg, ": ")
+		return &lineError{line, msg}
+	}
+	return errors.New(msg)
 }
 
 // lineError is an error at a line of the file.
@@ -85,30 +89,22 @@ type lineError struct {
 
 func (e *lineError) Error() string { return e.msg }
 
-func lineOf(n ast.Node) int {
-	if t := n.GetToken(); t != nil && t.Position != nil {
-		return t.Position.Line
-	}
-	return 0
-}
-
 const maxDepth = 16
 
-func convert(n ast.Node, depth int) (*node, error) {
-	out := &node{line: lineOf(n)}
+func convert(n *yaml.Node, depth int) (*node, error) {
+	out := &node{line: n.Line}
 	if depth > maxDepth {
-		return nil, &lineError{out.line, "the file is nested too deep"}
+		return nil, &lineError{n.Line, "the file is nested too deep"}
 	}
-	switch v := n.(type) {
-	case *ast.NullNode:
-		return out, nil
-	case *ast.MappingNode:
-		return out, out.addEntries(v.Values, depth)
-	case *ast.MappingValueNode:
-		return out, out.addEntries([]*ast.MappingValueNode{v}, depth)
-	case *ast.SequenceNode:
+	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
+		return nil, &lineError{n.Line, "anchors and tags are not supported here"}
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		return out, out.addEntries(n.Content, depth)
+	case yaml.SequenceNode:
 		out.kind = kindList
-		for _, e := range v.Values {
+		for _, e := range n.Content {
 			c, err := convert(e, depth+1)
 			if err != nil {
 				return nil, err
@@ -116,30 +112,31 @@ func convert(n ast.Node, depth int) (*node, error) {
 			out.list = append(out.list, c)
 		}
 		return out, nil
-	case *ast.LiteralNode:
-		out.kind, out.text = kindScalar, v.Value.Value
-		return out, nil
-	case *ast.StringNode:
-		out.kind, out.text = kindScalar, v.Value
-		return out, nil
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
-		out.kind, out.text = kindScalar, n.GetToken().Value
+	case yaml.ScalarNode:
+		if n.Tag != "!!null" {
+			out.kind, out.text = kindScalar, n.Value
+		}
 		return out, nil
 	}
-	return nil, &lineError{out.line, fmt.Sprintf("%s is not supported here", strings.ToLower(n.Type().String()))}
+	return nil, &lineError{n.Line, "aliases are not supported here"}
 }
 
-func (n *node) addEntries(values []*ast.MappingValueNode, depth int) error {
+// addEntries makes n a mapping of the keys and values that take turns in content.
+func (n *node) addEntries(content []*yaml.Node, depth int) error {
 	n.kind = kindMapping
-	for _, v := range values {
-		if v.Key.IsMergeKey() {
-			return &lineError{lineOf(v.Key), "merge keys are not supported here"}
+	for i := 0; i+1 < len(content); i += 2 {
+		key := content[i]
+		if key.Kind != yaml.ScalarNode || key.Tag == "!!merge" {
+			return &lineError{key.Line, "a key must be a plain word"}
 		}
-		c, err := convert(v.Value, depth+1)
+		if n.get(key.Value) != nil {
+			return &lineError{key.Line, "the key " + key.Value + " is there twice"}
+		}
+		c, err := convert(content[i+1], depth+1)
 		if err != nil {
 			return err
 		}
-		n.entries = append(n.entries, entry{key: v.Key.GetToken().Value, line: lineOf(v.Key), value: c})
+		n.entries = append(n.entries, entry{key: key.Value, line: key.Line, value: c})
 	}
 	return nil
 }
