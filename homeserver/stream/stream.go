@@ -1,0 +1,261 @@
+// Package stream is the log as the living server sees it: the newest entries in memory, wake-ups, and followers.
+//
+// What a reader may rely on, and this is the one place where it is written:
+//
+//   - Entries come in the order of their positions, and that is the order of commits on every node. Whoever has read up to
+//     position N has seen everything that will ever stand at or below N.
+//   - A position may have no entry (its receipt or account datum was replaced by a newer one), so readers take the position
+//     they have read up to from Read, not from the last entry.
+//   - A wake-up is a hint. Losing one costs latency, never data: entries that this process committed are put here by the storage
+//     layer in memory; those of other nodes are read from the database when their position shows, or at the latest by a poll.
+//   - A follower gets each entry at least once and is moved by its durable cursor; what it does must be idempotent.
+//
+// Nobody is called back from a commit: readers pull with a cursor and wait.
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"hansa/storage"
+)
+
+const (
+	// ringEntries is how many of the newest entries stay in memory.
+	ringEntries = 16384
+	// readMax is the largest range that one Read returns, in positions.
+	readMax = 4096
+)
+
+// Options say how to open the stream and the database below it.
+type Options struct {
+	Storage storage.Options
+	Log     *logrus.Entry
+	// Poll is how often the database is asked for positions that other nodes have written; 0 means one second. SQLite has no
+	// other nodes and is not polled.
+	Poll time.Duration
+}
+
+// Stream holds the newest part of the log. Its methods may be called from any goroutine.
+type Stream struct {
+	db   *storage.DB
+	log  *logrus.Entry
+	poll time.Duration
+
+	mu      sync.Mutex
+	ring    []storage.Entry // in order; all entries with positions in (floor, pos]
+	floor   int64
+	pos     int64
+	ahead   map[int64]batch // committed by this process, waiting for lower positions of other transactions
+	changed chan struct{}   // closed and replaced whenever pos grows
+	gap     chan struct{}   // tells Run that something waits in ahead
+}
+
+type batch struct {
+	last    int64
+	entries []storage.Entry
+}
+
+// Open opens the database and the stream on top of it. Run must run while the server lives.
+func Open(ctx context.Context, o Options) (*Stream, *storage.DB, error) {
+	if o.Poll == 0 {
+		o.Poll = time.Second
+	}
+	s := &Stream{log: o.Log.WithField("pkg", "stream"), poll: o.Poll, ahead: map[int64]batch{}, changed: make(chan struct{}), gap: make(chan struct{}, 1)}
+	o.Storage.Publish = s.publish
+	if o.Storage.Log == nil {
+		o.Storage.Log = o.Log
+	}
+	s.mu.Lock() // nothing is published before the position is known
+	defer s.mu.Unlock()
+	db, err := storage.Open(ctx, o.Storage)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.db = db
+	err = db.Read(ctx, func(tx *storage.Tx) error {
+		pos, err := tx.Position()
+		s.pos, s.floor = pos, pos
+		return err
+	})
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read the position of the log: %w", err), db.Close())
+	}
+	return s, db, nil
+}
+
+// publish takes what a transaction of this process has committed. Transactions may arrive out of order.
+func (s *Stream) publish(first, last int64, entries []storage.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last <= s.pos {
+		return // read from the database in the meantime
+	}
+	if first > s.pos+1 {
+		s.ahead[first] = batch{last, entries}
+		select {
+		case s.gap <- struct{}{}:
+		default:
+		}
+		return
+	}
+	s.append(last, entries)
+	s.drain()
+	s.wake()
+}
+
+func (s *Stream) append(last int64, entries []storage.Entry) {
+	for _, e := range entries {
+		if e.Pos > s.pos {
+			s.ring = append(s.ring, e)
+		}
+	}
+	s.pos = last
+	if len(s.ring) > 2*ringEntries {
+		cut := len(s.ring) - ringEntries
+		s.floor = s.ring[cut-1].Pos
+		s.ring = append(make([]storage.Entry, 0, 2*ringEntries+1024), s.ring[cut:]...)
+	}
+}
+
+// drain appends the batches that follow on what is there now.
+func (s *Stream) drain() {
+	for len(s.ahead) > 0 {
+		found := false
+		for first, b := range s.ahead {
+			if first <= s.pos+1 {
+				delete(s.ahead, first)
+				if b.last > s.pos {
+					s.append(b.last, b.entries)
+				}
+				found = true
+			}
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+func (s *Stream) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Position is the newest position.
+func (s *Stream) Position() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pos
+}
+
+// Wait returns when there is something after the given position, or with the context's error.
+func (s *Stream) Wait(ctx context.Context, after int64) error {
+	for {
+		s.mu.Lock()
+		pos, changed := s.pos, s.changed
+		s.mu.Unlock()
+		if pos > after {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Read returns the entries after a position, and up to where that goes. The entries are shared: read them only. A range that
+// is no longer in memory is read from the database, at most 4,096 positions at a time.
+func (s *Stream) Read(ctx context.Context, after int64) (entries []storage.Entry, upto int64, err error) {
+	s.mu.Lock()
+	if after >= s.floor {
+		entries, upto = s.tail(after), s.pos
+		s.mu.Unlock()
+		return entries, max(upto, after), nil
+	}
+	upto = min(s.pos, after+readMax)
+	s.mu.Unlock()
+	err = s.db.View(ctx, func(tx *storage.Tx) (err error) {
+		entries, err = tx.ReadLog(after, upto)
+		return err
+	})
+	return entries, upto, err
+}
+
+// tail is the part of the ring after a position.
+func (s *Stream) tail(after int64) []storage.Entry {
+	lo, hi := 0, len(s.ring)
+	for lo < hi {
+		if mid := (lo + hi) / 2; s.ring[mid].Pos <= after {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return s.ring[lo:len(s.ring):len(s.ring)]
+}
+
+// Run fills gaps that other nodes' transactions leave, and polls for their positions, until ctx ends.
+func (s *Stream) Run(ctx context.Context) error {
+	var tick <-chan time.Time
+	if s.db.Name() != "sqlite" {
+		t := time.NewTicker(s.poll)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.gap:
+			// The transaction before is often about to be published by this process: give it a moment.
+			select {
+			case <-time.After(2 * time.Millisecond):
+			case <-ctx.Done():
+				return nil
+			}
+		case <-tick:
+		}
+		if err := s.catchUp(ctx); err != nil && ctx.Err() == nil {
+			s.log.WithError(err).Warn("could not read the log; trying again")
+		}
+	}
+}
+
+// catchUp reads from the database what is committed and not here yet. A position that is visible makes all below it
+// visible, so reading up to the newest one leaves no gap.
+func (s *Stream) catchUp(ctx context.Context) error {
+	for {
+		after := s.Position()
+		var entries []storage.Entry
+		var upto int64
+		err := s.db.View(ctx, func(tx *storage.Tx) (err error) {
+			if upto, err = tx.Position(); err != nil {
+				return err
+			}
+			if upto <= after {
+				return nil
+			}
+			upto = min(upto, after+readMax)
+			entries, err = tx.ReadLog(after, upto)
+			return err
+		})
+		if err != nil || upto <= after {
+			return err
+		}
+		s.mu.Lock()
+		if upto > s.pos {
+			s.append(upto, entries)
+			s.drain()
+			s.wake()
+		}
+		s.mu.Unlock()
+	}
+}
