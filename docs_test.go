@@ -14,7 +14,7 @@ const dependencies = "docs/decisions/0001-dependencies.md"
 
 var (
 	mdLink    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	mdHeading = regexp.MustCompile("^#{1,6} +(.*?)\\s*$")
+	mdHeading = regexp.MustCompile(`^#{1,6} +(.*?)\s*$`)
 	mdCode    = regexp.MustCompile("`([^`]+)`")
 	slugDrop  = regexp.MustCompile(`[^\p{L}\p{N}\- _]`)
 	inTree    = regexp.MustCompile(`^[a-z.][a-zA-Z0-9_.-]*(?:/[a-zA-Z0-9_.-]+)*(?:/|\.go|\.md|\.sql|\.rego|\.yaml|\.txt|\.sh)$`)
