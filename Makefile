@@ -34,7 +34,7 @@ check:
 	if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet $(PKGS)
 	$(GO) tool staticcheck $(PKGS)
-	$(GO) test . ./config
+	$(GO) test -count=1 . ./config
 
 setup:
 	test/setup/install.sh
