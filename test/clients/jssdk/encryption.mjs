@@ -140,9 +140,10 @@ await main("encryption", async () => {
 
     await step("alice's keys reach the backup", () =>
         until("the backup holds every session of the room", async () => {
-            const info = await a1.getCrypto().getKeyBackupInfo();
+            const info = await a1.http.authedRequest("GET", "/room_keys/version"); // the SDK keeps an old answer
             const sessions = (await a1.getCrypto().exportRoomKeys()).length;
-            return sessions >= 3 && info.count >= sessions;
+            if (info.count < sessions || sessions < 3) throw new Error(`it holds ${info.count} of ${sessions}`);
+            return true;
         }),
     );
 

@@ -175,7 +175,8 @@ await main("rooms", async () => {
         await known.loadMembersIfNeeded();
         assert.deepEqual(known.getJoinedMembers().map((member) => member.userId).sort(), [alice.id, bob.id].sort());
         const middle = events(fresh, roomId).find((event) => event.getContent().body === "line 10");
-        const around = await fresh.getEventContext(roomId, middle.getId());
+        const path = `/rooms/${encodeURIComponent(roomId)}/context/${encodeURIComponent(middle.getId())}`;
+        const around = await fresh.http.authedRequest("GET", path, { limit: "4" });
         assert.equal(around.event.event_id, middle.getId());
         assert.equal(around.events_before[0].content.body, "line 9", "before: newest first");
         assert.equal(around.events_after[0].content.body, "line 11", "after: oldest first");
