@@ -216,7 +216,7 @@ func (b *builder) appendContent() error {
 		return matrix.BadJSON("The content of an event must be a JSON object.")
 	}
 	if b.d.Type == "m.room.redaction" {
-		own, target := cut(bytes.Clone(b.out[b.content:]), "redacts")
+		own, target := canonicaljson.Cut(bytes.Clone(b.out[b.content:]), "redacts")
 		if b.d.Redacts == "" {
 			s, _ := canonicaljson.String(target)
 			b.d.Redacts, _ = matrix.ParseEventID(s)
@@ -224,7 +224,7 @@ func (b *builder) appendContent() error {
 		b.out = b.out[:b.content]
 		if b.v.RedactsInContent && b.d.Redacts != "" {
 			target := canonicaljson.AppendString(nil, string(b.d.Redacts))
-			b.out = appendInserted(b.out, own, insertAt(own, "redacts"), "redacts", target)
+			b.out = canonicaljson.AppendInserted(b.out, own, canonicaljson.Place(own, "redacts"), "redacts", target)
 		} else {
 			b.out = append(b.out, own...)
 		}

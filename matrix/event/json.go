@@ -16,69 +16,6 @@ const (
 	keyHashes     = "hashes"
 )
 
-// cut returns canonical object without one top-level member, and the value of that member. Where there is none the
-// object itself is returned; else the object is changed in place.
-func cut(object []byte, key string) (rest, value []byte) {
-	start, end, valueAt := span(object, key)
-	if start < 0 {
-		return object, nil
-	}
-	value = bytes.Clone(object[valueAt:end])
-	return append(object[:start], object[spanEnd(object, start, end):]...), value
-}
-
-// span finds a top-level member: where `"key":value` begins and ends, and where its value begins; start is -1 if absent.
-// A comma before it (or after it, for the first) belongs to it.
-func span(object []byte, key string) (start, end, valueAt int) {
-	at := 1
-	for k, v := range canonicaljson.Members(object) {
-		next := at + len(k) + 3 + len(v)
-		if string(k) == key {
-			if at > 1 {
-				return at - 1, next, next - len(v)
-			}
-			return at, next, next - len(v)
-		}
-		at = next + 1
-	}
-	return -1, 0, 0
-}
-
-// spanEnd is end, moved over the comma that follows where the member is the first one.
-func spanEnd(object []byte, start, end int) int {
-	if start == 1 && object[end] == ',' {
-		return end + 1
-	}
-	return end
-}
-
-// insertAt is where a top-level member with this key belongs in a canonical object that does not have it: the position of
-// the first greater key, or of the closing brace.
-func insertAt(object []byte, key string) int {
-	at := 1
-	for k, v := range canonicaljson.Members(object) {
-		if string(k) > key {
-			return at
-		}
-		at += len(k) + 3 + len(v) + 1
-	}
-	return len(object) - 1
-}
-
-// appendInserted appends object with `"key":value` at its sorted place.
-func appendInserted(dst, object []byte, at int, key string, value []byte) []byte {
-	dst = append(dst, object[:at]...)
-	last := at == len(object)-1
-	if last && len(object) > 2 {
-		dst = append(dst, ',')
-	}
-	dst = append(append(append(append(dst, '"'), key...), '"', ':'), value...)
-	if !last {
-		dst = append(dst, ',')
-	}
-	return append(dst, object[at:]...)
-}
-
 // Federation is the event as servers exchange it: e.JSON with the signatures at their sorted place.
 //
 // spec: server-server-api#pdus
@@ -98,9 +35,9 @@ func AppendFederation(dst []byte, e *Event) []byte {
 	}
 	at := e.signaturesAt
 	if at == 0 {
-		at = insertAt(e.JSON, keySignatures)
+		at = canonicaljson.Place(e.JSON, keySignatures)
 	}
-	return appendInserted(dst, e.JSON, at, keySignatures, signatures)
+	return canonicaljson.AppendInserted(dst, e.JSON, at, keySignatures, signatures)
 }
 
 // WithSignatures returns a copy of the event with other signatures, which must be a canonical object or nil.
@@ -140,9 +77,9 @@ func AppendClient(dst []byte, e *Event, withRoomID bool) []byte {
 // appendContentRedacts appends the content of an old redaction with the target added, in place of any that the sender
 // put there.
 func appendContentRedacts(dst []byte, e *Event) []byte {
-	content, _ := cut(bytes.Clone(e.Content), "redacts")
+	content, _ := canonicaljson.Cut(bytes.Clone(e.Content), "redacts")
 	target := canonicaljson.AppendString(nil, string(e.Redacts))
-	return appendInserted(dst, content, insertAt(content, "redacts"), "redacts", target)
+	return canonicaljson.AppendInserted(dst, content, canonicaljson.Place(content, "redacts"), "redacts", target)
 }
 
 // ContentField returns one top-level member of the content. The key must need no JSON escapes.

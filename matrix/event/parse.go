@@ -46,7 +46,7 @@ func ParseWith(v *matrix.RoomVersion, raw []byte, options ParseOptions) (*Event,
 	if len(object) == 0 || object[0] != '{' {
 		return nil, matrix.BadJSON("An event must be a JSON object.")
 	}
-	object, signatures := cut(object, keySignatures)
+	object, signatures := canonicaljson.Cut(object, keySignatures)
 	if signatures != nil && signatures[0] != '{' {
 		return nil, matrix.BadJSON("signatures must be an object.")
 	}
