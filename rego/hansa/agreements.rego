@@ -48,7 +48,7 @@ grants(feature) if {
 		_active(record)
 		_covers_feature(record.scope.features, feature)
 	}
-	_partner_grants(_foreign, feature)
+	_own_entry_grants(feature)
 }
 
 # METADATA
@@ -185,6 +185,15 @@ _narrowed if {
 	input.target.tenant == input.tenant.name
 	object.get(entry, "direction", "both") in {"both", "inbound"}
 	_covers_people(entry.pools, input.target, input.subject)
+}
+
+default _own_entry_grants(_) := false
+
+_own_entry_grants(feature) if _partner_grants(_foreign, feature)
+
+_own_entry_grants(_) if {
+	input.subject.tenant != input.tenant.name
+	input.target.tenant != input.tenant.name
 }
 
 default _partner_permits(_) := false
