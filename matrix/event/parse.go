@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"encoding/base64"
+	"slices"
 
 	"hansa/matrix"
 	"hansa/matrix/canonicaljson"
@@ -116,7 +117,7 @@ func (e *Event) read(strange bool) error {
 			e.signaturesAt = at
 		}
 		at += len(key) + 3 + len(value) + 1
-		bit, err := e.readMember(string(key), value, strange)
+		bit, err := e.readMember(key, value, strange)
 		if err != nil {
 			return err
 		}
@@ -159,9 +160,9 @@ func (s seen) first() string {
 }
 
 // readMember reads one top-level member. Unknown ones stay in JSON and mean nothing.
-func (e *Event) readMember(key string, value []byte, strange bool) (have seen, err error) {
+func (e *Event) readMember(key, value []byte, strange bool) (have seen, err error) {
 	ok := true
-	switch key {
+	switch string(key) {
 	case "content":
 		e.Content, have = value, seenContent
 		ok = value[0] == '{'
@@ -282,6 +283,11 @@ func (e *Event) readRedacts() {
 func (e *Event) checkForm(options ParseOptions) error {
 	if len(e.PrevEvents) == 0 && e.Type != "m.room.create" {
 		return matrix.BadJSON("The event has no prev_events.")
+	}
+	for _, ids := range [...][]matrix.EventID{e.PrevEvents, e.AuthEvents} {
+		if e.ID != "" && slices.Contains(ids, e.ID) {
+			return matrix.BadJSON("The event refers to itself.")
+		}
 	}
 	if options.AnyNumberOfParents {
 		return nil
