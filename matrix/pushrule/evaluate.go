@@ -13,7 +13,7 @@ import (
 
 // maxWork is the number of steps, of about a nanosecond each, that one evaluation may spend. Conditions beyond it do not
 // match. Fifty keywords on the largest possible message stay below.
-const maxWork = 4 << 20
+const maxWork = 3 << 20
 
 // The kinds of conditions.
 const (
@@ -365,7 +365,7 @@ func spend(work *int, steps int) bool {
 
 // namesMe tells whether the body holds the recipient's display name as a word.
 func (e *Evaluator) namesMe(s *Subject, room *RoomContext, work *int) bool {
-	body := s.slots[slotBody]
+	body := s.lookup(slotBody, nil)
 	if body == nil || body.kind != jsontext.KindString || room.DisplayName == nil {
 		return false
 	}

@@ -4,17 +4,18 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/matrix"
+	"hansa/matrix/canonicaljson"
 	"hansa/matrix/event"
 	"hansa/matrix/glob"
 )
 
-// maxDepth is how many objects deep a property may lie to be found; deeper ones are as if absent.
-const maxDepth = 32
+// maxDepth is how many objects deep a property may lie to be found, the event itself being the first; deeper ones are as
+// if absent.
+const maxDepth = 16
 
 // indexFrom is the number of members or elements from which on an index replaces a walk.
 const indexFrom = 16
@@ -64,23 +65,14 @@ func slotOf(path []string) slot {
 	return slotNone
 }
 
-// usual tells whether a member of content leads to a slot.
-func usual(name string) bool {
-	switch name {
-	case "body", "msgtype", "membership", "m.mentions", "m.relates_to":
-		return true
-	}
-	return false
-}
-
-// Subject is an event prepared for evaluation, shared by all its recipients and safe for concurrent use.
+// Subject is an event prepared for evaluation, shared by all its recipients. It reads rare properties when they are first
+// asked for, so it belongs to one goroutine at a time.
 type Subject struct {
 	ev    *event.Event
 	slots [slotCount]*node
 	// own holds the nodes of properties outside content, to save allocations.
 	own [slotStateKey + 1]node
-	// once guards root, which is read when a rule asks for a property that has no slot.
-	once sync.Once
+	// root is the whole event, made when a rule asks for a property that has no slot.
 	root *node
 }
 
@@ -93,53 +85,75 @@ func NewSubject(ev *event.Event) *Subject {
 	if ev.StateKey != nil {
 		s.set(slotStateKey, *ev.StateKey)
 	}
-	content := parseContent(ev.Content, usual)
-	s.slots[slotBody] = content.find("body")
-	s.slots[slotMsgType] = content.find("msgtype")
-	s.slots[slotMembership] = content.find("membership")
-	if m := content.find("m.mentions"); m != nil {
-		s.slots[slotMentionedUsers], s.slots[slotMentionsRoom] = m.find("user_ids"), m.find("room")
-	}
-	if m := content.find("m.relates_to"); m != nil {
-		s.slots[slotRelType] = m.find("rel_type")
+	for key, value := range canonicaljson.Members(ev.Content) {
+		switch string(key) {
+		case "body":
+			s.slots[slotBody] = &node{raw: value}
+		case "msgtype":
+			s.slots[slotMsgType] = &node{raw: value}
+		case "membership":
+			s.slots[slotMembership] = &node{raw: value}
+		case "m.mentions":
+			s.slots[slotMentionedUsers] = findNode(value, "user_ids")
+			s.slots[slotMentionsRoom] = findNode(value, "room")
+		case "m.relates_to":
+			s.slots[slotRelType] = findNode(value, "rel_type")
+		}
 	}
 	return s
 }
 
+func findNode(object []byte, key string) *node {
+	value, ok := canonicaljson.Find(object, key)
+	if !ok {
+		return nil
+	}
+	return &node{raw: value}
+}
+
 func (s *Subject) set(at slot, text string) {
-	s.own[at] = node{scalar: scalar{kind: jsontext.KindString, str: text}, folded: glob.Fold(text)}
+	s.own[at] = textNode(text)
 	s.slots[at] = &s.own[at]
 }
 
 // Sender is the user who sent the event.
 func (s *Subject) Sender() matrix.UserID { return s.ev.Sender }
 
-// lookup returns a property, or nil where the event does not have it.
+// lookup returns a property, read, or nil where the event does not have it.
 func (s *Subject) lookup(at slot, path []string) *node {
-	if at != slotNone {
-		return s.slots[at]
-	}
-	s.once.Do(s.readRoot)
-	n := s.root
-	for _, name := range path {
-		if n = n.find(name); n == nil {
+	n := s.slots[at]
+	if at == slotNone {
+		if len(path) > maxDepth {
 			return nil
 		}
+		if s.root == nil {
+			s.root = s.newRoot()
+		}
+		n = s.root
+		for _, name := range path {
+			if n = n.read().find(name); n == nil {
+				return nil
+			}
+		}
 	}
-	return n
+	if n == nil {
+		return nil
+	}
+	return n.read()
 }
 
-// readRoot reads everything that a rule may ask for and that has no slot: all of content and the rest of the event's own
+// newRoot holds everything that a rule may ask for and that has no slot: content and the rest of the event's own
 // properties.
-func (s *Subject) readRoot() {
-	s.root = &node{scalar: scalar{kind: jsontext.KindBeginObject}}
-	add := func(name string, n *node) { s.root.members = append(s.root.members, member{name, n}) }
-	add("content", parseContent(s.ev.Content, nil))
-	add("event_id", stringNode(string(s.ev.ID)))
-	add("origin_server_ts", &node{scalar: scalar{kind: jsontext.KindNumber, num: s.ev.OriginServerTS}})
+func (s *Subject) newRoot() *node {
+	root := &node{scalar: scalar{kind: jsontext.KindBeginObject}, parts: new(parts), done: true}
+	add := func(name string, n node) { root.parts.members = append(root.parts.members, member{name, n}) }
+	add("content", node{raw: s.ev.Content})
+	add("event_id", textNode(string(s.ev.ID)))
+	add("origin_server_ts", node{scalar: scalar{kind: jsontext.KindNumber, num: s.ev.OriginServerTS}, done: true})
 	if s.ev.Redacts != "" {
-		add("redacts", stringNode(string(s.ev.Redacts)))
+		add("redacts", textNode(string(s.ev.Redacts)))
 	}
+	return root
 }
 
 // scalar is a JSON value without parts: string, integer, boolean or null. The zero value is none of them.
@@ -172,36 +186,119 @@ func parseInteger(s string) (scalar, bool) {
 	return scalar{kind: jsontext.KindNumber, num: n}, true
 }
 
-// node is a property of an event. The zero kind is a value that no condition can ask for.
+// node is a property of an event, read from its JSON when it is first asked for.
 type node struct {
+	// raw is the JSON; done tells that the rest has been made of it.
+	raw  []byte
+	done bool
+	// scalar has the kind of the value, 0 for a number that is no integer, and unless it has parts the value.
 	scalar
 	// folded is glob.Fold of a string.
 	folded string
-	// list and set are the scalars of an array; set replaces list when there are many.
-	list []scalar
-	set  map[scalar]struct{}
-	// members and index are those of an object; index replaces a walk when there are many.
+	// parts is set for objects and arrays.
+	parts *parts
+}
+
+// parts are the members of an object or the scalars of an array, with an index where they are many.
+type parts struct {
 	members []member
 	index   map[string]*node
+	list    []scalar
+	set     map[scalar]struct{}
 }
 
 type member struct {
 	name string
-	node *node
+	node node
 }
 
-func stringNode(s string) *node {
-	return &node{scalar: scalar{kind: jsontext.KindString, str: s}, folded: glob.Fold(s)}
+func textNode(s string) node {
+	return node{scalar: scalar{kind: jsontext.KindString, str: s}, folded: glob.Fold(s), done: true}
+}
+
+// read makes sure that n has been read, and returns it.
+func (n *node) read() *node {
+	if n.done {
+		return n
+	}
+	n.done = true
+	switch v := readLeaf(n.raw); v.kind {
+	case jsontext.KindString:
+		n.scalar, n.folded = v, glob.Fold(v.str)
+	case jsontext.KindBeginObject:
+		n.scalar, n.parts = v, readObject(n.raw)
+	case jsontext.KindBeginArray:
+		n.scalar, n.parts = v, readArray(n.raw)
+	default:
+		n.scalar = v
+	}
+	return n
+}
+
+// readLeaf reads a scalar, and of an object or array the kind alone.
+func readLeaf(raw []byte) scalar {
+	switch k := jsontext.Value(raw).Kind(); k {
+	case jsontext.KindString:
+		if s, ok := canonicaljson.String(raw); ok {
+			return scalar{kind: k, str: s}
+		}
+		return scalar{}
+	case jsontext.KindNumber:
+		v, _ := parseInteger(string(raw))
+		return v
+	default:
+		return scalar{kind: k}
+	}
+}
+
+func readObject(raw []byte) *parts {
+	p := new(parts)
+	for key, value := range canonicaljson.Members(raw) {
+		name := string(key)
+		if bytes.IndexByte(key, '\\') >= 0 {
+			name, _ = canonicaljson.String([]byte(`"` + name + `"`))
+		}
+		p.members = append(p.members, member{name, node{raw: value}})
+	}
+	if len(p.members) > indexFrom {
+		p.index = make(map[string]*node, len(p.members))
+		for i := range p.members {
+			p.index[p.members[i].name] = &p.members[i].node
+		}
+	}
+	return p
+}
+
+// readArray keeps the scalars of an array; what lies deeper cannot be asked for.
+func readArray(raw []byte) *parts {
+	p := new(parts)
+	for value := range canonicaljson.Elements(raw) {
+		switch v := readLeaf(value); v.kind {
+		case jsontext.KindInvalid, jsontext.KindBeginObject, jsontext.KindBeginArray:
+		default:
+			p.list = append(p.list, v)
+		}
+	}
+	if len(p.list) > indexFrom {
+		p.set = make(map[scalar]struct{}, len(p.list))
+		for _, v := range p.list {
+			p.set[v] = struct{}{}
+		}
+	}
+	return p
 }
 
 // find returns a member of an object, or nil.
 func (n *node) find(name string) *node {
-	if n.index != nil {
-		return n.index[name]
+	if n.parts == nil {
+		return nil
 	}
-	for i := range n.members {
-		if n.members[i].name == name {
-			return n.members[i].node
+	if n.parts.index != nil {
+		return n.parts.index[name]
+	}
+	for i := range n.parts.members {
+		if n.parts.members[i].name == name {
+			return &n.parts.members[i].node
 		}
 	}
 	return nil
@@ -209,131 +306,17 @@ func (n *node) find(name string) *node {
 
 // contains tells whether an array holds a value.
 func (n *node) contains(v scalar) bool {
-	if n.set != nil {
-		_, ok := n.set[v]
+	if n.parts == nil {
+		return false
+	}
+	if n.parts.set != nil {
+		_, ok := n.parts.set[v]
 		return ok
 	}
-	for i := range n.list {
-		if n.list[i] == v {
+	for i := range n.parts.list {
+		if n.parts.list[i] == v {
 			return true
 		}
 	}
 	return false
-}
-
-// parseContent reads content, of its direct members only those that keep wants where keep is given. Content that is
-// malformed, which no event has that was parsed, is empty.
-func parseContent(content jsontext.Value, keep func(string) bool) *node {
-	if len(content) == 0 {
-		return new(node)
-	}
-	dec := jsontext.NewDecoder(bytes.NewBuffer(content))
-	n, err := parseNode(dec, keep, 0)
-	if err != nil || n.kind != jsontext.KindBeginObject {
-		return new(node)
-	}
-	return n
-}
-
-func parseNode(dec *jsontext.Decoder, keep func(string) bool, depth int) (*node, error) {
-	switch dec.PeekKind() {
-	case jsontext.KindBeginObject:
-		if depth >= maxDepth {
-			return new(node), dec.SkipValue()
-		}
-		return parseObject(dec, keep, depth)
-	case jsontext.KindBeginArray:
-		return parseArray(dec)
-	}
-	v, err := parseLeaf(dec)
-	if err != nil {
-		return nil, err
-	}
-	n := &node{scalar: v}
-	if v.kind == jsontext.KindString {
-		n.folded = glob.Fold(v.str)
-	}
-	return n, nil
-}
-
-func parseLeaf(dec *jsontext.Decoder) (scalar, error) {
-	tok, err := dec.ReadToken()
-	if err != nil {
-		return scalar{}, err
-	}
-	switch k := tok.Kind(); k {
-	case jsontext.KindString:
-		return scalar{kind: k, str: tok.String()}, nil
-	case jsontext.KindNumber:
-		v, _ := parseInteger(tok.String())
-		return v, nil
-	default:
-		return scalar{kind: k}, nil
-	}
-}
-
-func parseObject(dec *jsontext.Decoder, keep func(string) bool, depth int) (*node, error) {
-	n := &node{scalar: scalar{kind: jsontext.KindBeginObject}}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	for dec.PeekKind() != jsontext.KindEndObject {
-		tok, err := dec.ReadToken()
-		if err != nil {
-			return nil, err
-		}
-		name := tok.String()
-		if keep != nil && !keep(name) {
-			if err := dec.SkipValue(); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		child, err := parseNode(dec, nil, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		n.members = append(n.members, member{name, child})
-	}
-	if len(n.members) > indexFrom {
-		n.index = make(map[string]*node, len(n.members))
-		for _, m := range n.members {
-			n.index[m.name] = m.node
-		}
-	}
-	_, err := dec.ReadToken()
-	return n, err
-}
-
-// parseArray keeps the scalars of an array; what lies deeper cannot be asked for.
-func parseArray(dec *jsontext.Decoder) (*node, error) {
-	n := &node{scalar: scalar{kind: jsontext.KindBeginArray}}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	for {
-		switch dec.PeekKind() {
-		case jsontext.KindEndArray:
-			if len(n.list) > indexFrom {
-				n.set = make(map[scalar]struct{}, len(n.list))
-				for _, v := range n.list {
-					n.set[v] = struct{}{}
-				}
-			}
-			_, err := dec.ReadToken()
-			return n, err
-		case jsontext.KindBeginObject, jsontext.KindBeginArray:
-			if err := dec.SkipValue(); err != nil {
-				return nil, err
-			}
-		default:
-			v, err := parseLeaf(dec)
-			if err != nil {
-				return nil, err
-			}
-			if v.kind != 0 {
-				n.list = append(n.list, v)
-			}
-		}
-	}
 }
