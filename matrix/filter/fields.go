@@ -65,7 +65,8 @@ func (f *Fields) Append(dst, event []byte) ([]byte, error) {
 	if f == nil {
 		return append(dst, event...), nil
 	}
-	dec := jsontext.NewDecoder(bytes.NewBuffer(event))
+	// The event is our own JSON, which has no duplicate names to look for.
+	dec := jsontext.NewDecoder(bytes.NewBuffer(event), jsontext.AllowDuplicateNames(true))
 	if dec.PeekKind() != jsontext.KindBeginObject {
 		return append(dst, event...), dec.SkipValue()
 	}
@@ -82,6 +83,7 @@ func (t fieldTree) append(dst []byte, dec *jsontext.Decoder) (out []byte, kept i
 		return dst, 0, err
 	}
 	dst = append(dst, '{')
+	var scratch [64]byte
 	for dec.PeekKind() != jsontext.KindEndObject {
 		quoted, err := dec.ReadValue()
 		if err != nil {
@@ -92,7 +94,7 @@ func (t fieldTree) append(dst []byte, dec *jsontext.Decoder) (out []byte, kept i
 			dst = append(dst, ',')
 		}
 		dst = append(append(dst, quoted...), ':')
-		name, err := jsontext.AppendUnquote(nil, quoted)
+		name, err := jsontext.AppendUnquote(scratch[:0], quoted)
 		if err != nil {
 			return dst, 0, err
 		}
