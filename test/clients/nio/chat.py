@@ -141,7 +141,7 @@ class Scenario:
     async def log_in(self):
         self.a = await Device.login(ALICE, ALICE_PASSWORD, "alice nio 1", self.folder)
         self.b = await Device.login(BOB, BOB_PASSWORD, "bob nio", self.folder)
-        who = good(await self.a.client.whoami(), nio.WhoamiResponse)
+        who = good(await self.a.client.whoami(), nio.responses.WhoamiResponse)
         check(who.user_id == ALICE, f"whoami says {who.user_id}")
 
     async def encrypted_room(self):
@@ -255,6 +255,7 @@ class Scenario:
         made = await self.a.client.room_create(name="Filters", invite=[BOB])
         room = self.filtered = good(made, nio.RoomCreateResponse).room_id
         good(await self.b.client.join(room), nio.JoinResponse)
+        await until("alice has the room", [self.a], lambda: room in self.a.client.rooms)
         for i in range(6):
             sent = await self.a.client.room_send(room, "m.room.message", {"msgtype": "m.text", "body": f"n{i}"})
             good(sent, nio.RoomSendResponse)
@@ -327,7 +328,7 @@ class Scenario:
         }
         good(await self.a.client.delete_devices([old], auth), nio.DeleteDevicesResponse)
         gone = await self.a2.client.whoami()
-        check(isinstance(gone, nio.WhoamiError) and gone.status_code == "M_UNKNOWN_TOKEN", f"the device is out: {gone!r}")
+        check(isinstance(gone, nio.responses.WhoamiError) and gone.status_code == "M_UNKNOWN_TOKEN", f"the device is out: {gone!r}")
         await until(
             "bob's client drops the device",
             [self.b],
