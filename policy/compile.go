@@ -1,0 +1,483 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"hansa/rego"
+)
+
+// ruleset is one compiled set of rules. It holds no data and never changes.
+type ruleset struct {
+	codec    *codec
+	compiler *ast.Compiler
+	library  map[Point]*layer
+	// operator, tenants and pools hold only the packages that exist.
+	operator map[Point]*layer
+	tenants  map[string]map[Point]*layer
+	pools    map[string]map[string]map[Point]*layer
+	lint     ast.Body
+	contact  *contactReads
+	// needs, plain and custom are made from the layers: what the engine must find out for a point, and what is asked of
+	// tenants without rules of their own and of the others.
+	needs  map[Point]needs
+	plain  map[Point]*pointPlan
+	custom map[string]map[Point]*pointPlan
+}
+
+// layer is one package that is asked for one point.
+type layer struct {
+	name        string // operator, tenants["acme.example"], ...
+	pkg         ast.Ref
+	decision    *query // library
+	deny        *query // the others
+	obligations *query
+	reads       *reads
+	values      []access
+	presence    []access
+	tops        map[string]bool
+	origins     map[string]string // reason code -> file:line of the rule
+}
+
+// query is a prepared query for one document; its result is bound to x.
+type query struct {
+	ref  ast.Ref
+	body ast.Body
+}
+
+// moduleFile is a parsed module with the place it was found.
+type moduleFile struct {
+	source sourceFile
+	module *ast.Module
+	owner  string // hansa, operator, or the tenant
+}
+
+func librarySource() ([]sourceFile, error) {
+	var files []sourceFile
+	err := fs.WalkDir(rego.Files, "hansa", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(p, ".rego") {
+			return err
+		}
+		data, err := rego.Files.ReadFile(p)
+		files = append(files, sourceFile{name: "builtin:" + p, path: p, data: data})
+		return err
+	})
+	return files, err
+}
+
+func schemas() (*ast.SchemaSet, error) {
+	data, err := rego.Files.ReadFile("schemas/input.json")
+	if err != nil {
+		return nil, err
+	}
+	var schema any
+	if err := json.Unmarshal(data, &schema); err != nil {
+		return nil, fmt.Errorf("policy: schemas/input.json: %w", err)
+	}
+	set := ast.NewSchemaSet()
+	set.Put(ast.SchemaRootRef, schema)
+	return set, nil
+}
+
+// parseModules parses the Rego files of bundles and of the library, and checks that each declares a package it may declare.
+func parseModules(files []sourceFile, library bool) ([]moduleFile, Problems) {
+	var out []moduleFile
+	var problems Problems
+	opts := ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1, Capabilities: capabilities()}
+	for _, f := range files {
+		if !f.isRego() {
+			continue
+		}
+		m, err := ast.ParseModuleWithOpts(f.name, string(f.data), opts)
+		if err != nil {
+			problems = append(problems, regoProblems(f.name, err)...)
+			continue
+		}
+		if m == nil {
+			continue // an empty file
+		}
+		mf := moduleFile{source: f, module: m, owner: packageOwner(m.Package.Path)}
+		if p := checkPlace(mf, library); p != nil {
+			problems = append(problems, *p)
+			continue
+		}
+		out = append(out, mf)
+	}
+	return out, problems
+}
+
+// packageOwner is `hansa`, `operator`, or for tenants["x"] the tenant x; empty for any other package.
+func packageOwner(p ast.Ref) string {
+	words := refWords(p)
+	switch {
+	case len(words) == 0:
+		return ""
+	case words[0] == "hansa" || words[0] == "operator":
+		return words[0]
+	case words[0] == "tenants" && len(words) > 1:
+		return words[1]
+	}
+	return ""
+}
+
+// refWords are the strings of a ground reference after its head.
+func refWords(r ast.Ref) []string {
+	if len(r) == 0 {
+		return nil
+	}
+	return groundPrefix(r)
+}
+
+// checkPlace holds the roots: a folder named for a tenant holds only packages of that tenant, the folder operator only
+// packages of the operator, and nothing outside the binary is part of the library.
+func checkPlace(m moduleFile, library bool) *Problem {
+	pkg := strings.TrimPrefix(m.module.Package.Path.String(), "data.")
+	line := m.module.Package.Loc().Row
+	bad := func(format string, args ...any) *Problem {
+		p := problem(m.source.name, line, format, args...)
+		return &p
+	}
+	if library {
+		return nil
+	}
+	switch m.owner {
+	case "":
+		return bad(`package %s: a policy declares operator... or tenants["<domain>"]...`, pkg)
+	case "hansa":
+		return bad("package %s belongs to the library and cannot be changed by a bundle", pkg)
+	}
+	if m.owner != strings.ToLower(m.owner) {
+		return bad("package %s: the domain must be in lower case", pkg)
+	}
+	folder, rest, nested := strings.Cut(m.source.path, "/")
+	if folder == "tenants" && nested {
+		folder, _, nested = strings.Cut(rest, "/")
+	}
+	if nested && folder != m.owner && folder != "config" {
+		return bad("package %s may not be declared in the folder %s, whose root is %s", pkg, folder, rootOf(folder))
+	}
+	return nil
+}
+
+func rootOf(owner string) string {
+	if owner == "operator" || owner == "hansa" {
+		return owner
+	}
+	return fmt.Sprintf("tenants[%q]", owner)
+}
+
+// compileModules compiles modules under the allow-list of builtins, in strict mode, against the schema of the input.
+func compileModules(modules []moduleFile, tests bool) (*ast.Compiler, map[string]*ast.Module, Problems) {
+	set, err := schemas()
+	if err != nil {
+		return nil, nil, asProblems(err)
+	}
+	parsed := make(map[string]*ast.Module, len(modules))
+	for _, m := range modules {
+		if m.source.isTest() && !tests {
+			continue
+		}
+		parsed[m.source.name] = m.module.Copy()
+	}
+	c := ast.NewCompiler().WithCapabilities(capabilities()).WithStrict(true).WithSchemas(set).WithEnablePrintStatements(tests).
+		WithUseTypeCheckAnnotations(true).WithDefaultRegoVersion(ast.RegoV1).SetErrorLimit(50)
+	if tests {
+		c = c.WithRewriteTestRules(true)
+	}
+	c.Compile(parsed)
+	if c.Failed() {
+		return nil, nil, regoProblems("", c.Errors)
+	}
+	return c, parsed, nil
+}
+
+// regoProblems turns errors of the parser and the compiler into problems.
+func regoProblems(name string, err error) Problems {
+	var list ast.Errors
+	var one *ast.Error
+	switch {
+	case errors.As(err, &list):
+	case errors.As(err, &one):
+		list = ast.Errors{one}
+	default:
+		return Problems{{File: name, Message: err.Error()}}
+	}
+	out := make(Problems, 0, len(list))
+	for _, e := range list {
+		p := Problem{File: name, Message: e.Code + ": " + e.Message}
+		if e.Details != nil {
+			lines := e.Details.Lines()
+			for i := range lines {
+				lines[i] = strings.TrimSpace(lines[i])
+			}
+			p.Message += " (" + strings.Join(slices.DeleteFunc(lines, func(s string) bool { return s == "" }), "; ") + ")"
+		}
+		if e.Location != nil {
+			p.Line, p.Col = e.Location.Row, e.Location.Col
+			if e.Location.File != "" {
+				p.File = e.Location.File
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// newRuleset compiles modules for use and finds the layers.
+func newRuleset(c *codec, modules []moduleFile) (*ruleset, Problems) {
+	compiler, _, problems := compileModules(modules, false)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	rs := &ruleset{codec: c, compiler: compiler, library: map[Point]*layer{}, operator: map[Point]*layer{},
+		tenants: map[string]map[Point]*layer{}, pools: map[string]map[string]map[Point]*layer{}}
+	a := newAnalyser(compiler)
+	problems = append(problems, rs.findLayers(a, modules)...)
+	for _, info := range Points() {
+		pkg := pointRef(ast.Ref{ast.DefaultRootDocument, ast.StringTerm("hansa"), ast.StringTerm("points")}, info.Point)
+		if l, ok := rs.newLayer(a, "hansa", pkg, "decision"); ok {
+			rs.library[info.Point] = l
+		}
+	}
+	lint := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("hansa"), ast.StringTerm("lint")}
+	if len(compiler.GetRulesExact(lint.Append(ast.StringTerm("errors")))) > 0 {
+		rs.lint = ast.MustParseBody(`errors = [x | some x in data.hansa.lint.errors]; warnings = [x | some x in data.hansa.lint.warnings]`)
+		var err error
+		if rs.lint, err = compiler.QueryCompiler().Compile(rs.lint); err != nil {
+			problems = append(problems, regoProblems("builtin:hansa", err)...)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	rs.makePlans()
+	var err error
+	if rs.contact, err = rs.newContactReads(); err != nil {
+		return nil, asProblems(err)
+	}
+	return rs, nil
+}
+
+func pointRef(root ast.Ref, p Point) ast.Ref {
+	ref := root.Copy()
+	for _, part := range strings.Split(string(p), ".") {
+		ref = append(ref, ast.StringTerm(part))
+	}
+	return ref
+}
+
+// newLayer prepares the queries of one package; ok is false when it defines none of the rules.
+func (rs *ruleset) newLayer(a *analyser, name string, pkg ast.Ref, rules ...string) (*layer, bool) {
+	l := &layer{name: name, pkg: pkg, reads: newReads(), origins: map[string]string{}}
+	found := false
+	for _, rule := range rules {
+		ref := pkg.Append(ast.StringTerm(rule))
+		defs := rs.compiler.GetRulesWithPrefix(ref)
+		if len(defs) == 0 {
+			continue
+		}
+		found = true
+		q := &query{ref: ref}
+		body, err := rs.compiler.QueryCompiler().Compile(ast.NewBody(ast.Equality.Expr(ast.VarTerm("x"), ast.NewTerm(ref))))
+		if err != nil {
+			return nil, false
+		}
+		q.body = body
+		l.reads.add(a.query(ref))
+		switch rule {
+		case "decision":
+			l.decision = q
+		case "deny":
+			l.deny = q
+			for _, d := range defs {
+				findCodes(d, l.origins)
+			}
+		case "obligations":
+			l.obligations = q
+		}
+	}
+	if !found {
+		return nil, false
+	}
+	l.values, l.presence, l.tops = rs.accesses(l.reads)
+	return l, true
+}
+
+// accesses compiles the paths that a layer reads. Members that the engine derives from the parties themselves (tenant,
+// agreements) are not part of a key: whoever makes keys puts the names they derive from into them.
+func (rs *ruleset) accesses(r *reads) (values, presence []access, tops map[string]bool) {
+	vs, ps := r.paths()
+	tops = map[string]bool{}
+	for _, set := range []struct {
+		from [][]string
+		to   *[]access
+	}{{vs, &values}, {ps, &presence}} {
+		for _, p := range set.from {
+			if len(p) == 0 {
+				tops = nil
+				*set.to = append(*set.to, access{})
+				continue
+			}
+			if tops != nil {
+				tops[p[0]] = true
+			}
+			if isDerived(p) {
+				continue
+			}
+			acc, err := rs.codec.compile(inputType, p)
+			if err != nil {
+				acc = access{} // a path that no input has; reading everything is safe
+			}
+			*set.to = append(*set.to, acc)
+		}
+	}
+	return values, presence, tops
+}
+
+// isDerived says whether the engine computes the member from names and the active set alone.
+func isDerived(p []string) bool {
+	switch p[0] {
+	case "tenant", "agreements", "schema", "point", "time":
+		return true
+	}
+	return len(p) > 1 && p[0] == "server" && p[1] == "agreement"
+}
+
+// findCodes notes where in a file a deny rule with a constant code stands.
+func findCodes(r *ast.Rule, into map[string]string) {
+	ast.WalkTerms(r, func(t *ast.Term) bool {
+		o, ok := t.Value.(ast.Object)
+		if !ok {
+			return false
+		}
+		if code := o.Get(ast.StringTerm("code")); code != nil {
+			if s, ok := code.Value.(ast.String); ok && r.Location != nil {
+				into[string(s)] = fmt.Sprintf("%s:%d", r.Location.File, r.Location.Row)
+			}
+		}
+		return false
+	})
+}
+
+// findLayers finds the packages of the operator, the tenants and their pools, and refuses what would never be asked or
+// would reach into the data of others.
+func (rs *ruleset) findLayers(a *analyser, modules []moduleFile) Problems {
+	var problems Problems
+	points := map[string]Point{}
+	for _, p := range Points() {
+		points[strings.ReplaceAll(string(p.Point), ".", "/")] = p.Point
+	}
+	seen := map[string]bool{}
+	for _, m := range modules {
+		if m.owner == "hansa" || m.source.isTest() {
+			continue
+		}
+		problems = append(problems, checkRefs(m)...)
+		words := refWords(m.module.Package.Path)
+		rest := words[1:]
+		if m.owner != "operator" {
+			rest = words[2:]
+		}
+		pool := ""
+		if m.owner != "operator" && len(rest) > 1 && rest[0] == "pools" {
+			pool, rest = rest[1], rest[2:]
+		}
+		point, ok := points[path.Join(rest...)]
+		problems = append(problems, checkRules(m, ok)...)
+		if !ok || seen[m.module.Package.Path.String()] {
+			continue
+		}
+		seen[m.module.Package.Path.String()] = true
+		name := strings.TrimPrefix(m.module.Package.Path[:len(m.module.Package.Path)-len(rest)].String(), "data.")
+		l, ok := rs.newLayer(a, name, m.module.Package.Path, "deny", "obligations")
+		if !ok {
+			continue
+		}
+		problems = append(problems, checkContact(m, point, l)...)
+		switch {
+		case m.owner == "operator":
+			rs.operator[point] = l
+		case pool == "":
+			mapOf(rs.tenants, m.owner)[point] = l
+		default:
+			mapOf(mapOf(rs.pools, m.owner), pool)[point] = l
+		}
+	}
+	return problems
+}
+
+func mapOf[K1, K2 comparable, V any](m map[K1]map[K2]V, k K1) map[K2]V {
+	if m[k] == nil {
+		m[k] = map[K2]V{}
+	}
+	return m[k]
+}
+
+// checkRules refuses a deny or obligations that no point asks for, and an allow in a layer.
+func checkRules(m moduleFile, isPoint bool) Problems {
+	var problems Problems
+	for _, r := range m.module.Rules {
+		name := ""
+		if ref := r.Head.Ref(); len(ref) > 0 {
+			name = strings.Trim(ref[0].String(), `"`)
+		}
+		switch {
+		case name == "allow":
+			problems = append(problems, problem(m.source.name, r.Loc().Row, "rule allow: a layer can only narrow; write deny rules"))
+		case (name == "deny" || name == "obligations") && !isPoint:
+			problems = append(problems, problem(m.source.name, r.Loc().Row,
+				"rule %s would never be asked: %s is no decision point (see `hansa policy points`)", name, strings.TrimPrefix(m.module.Package.Path.String(), "data.")))
+		}
+	}
+	return problems
+}
+
+// checkContact refuses contact rules that tell single users apart: contact is decided per audience class.
+func checkContact(m moduleFile, p Point, l *layer) Problems {
+	if p != Contact {
+		return nil
+	}
+	var problems Problems
+	for _, side := range []string{"subject", "target"} {
+		for _, member := range []string{"id", "device", "network"} {
+			if l.reads.readsPrefix(side, member) {
+				problems = append(problems, problem(m.source.name, m.module.Package.Loc().Row,
+					"contact rules cannot read input.%s.%s: contact is decided for classes of users, by pools, groups, roles and attributes", side, member))
+			}
+		}
+	}
+	return problems
+}
+
+// checkRefs refuses references that leave the layer's own part of the data: another tenant's rules or data, or all of it.
+func checkRefs(m moduleFile) Problems {
+	if m.owner == "operator" {
+		return nil
+	}
+	var problems Problems
+	ast.WalkRefs(m.module, func(r ast.Ref) bool {
+		if !r[0].Equal(ast.DefaultRootDocument) {
+			return false
+		}
+		words := refWords(r)
+		ok := len(words) > 0 && (words[0] == "hansa" || words[0] == "config" && (len(words) == 1 && len(r) > 2 || len(words) > 1 && (words[1] == m.owner || words[1] == "operator")) ||
+			words[0] == "tenants" && len(words) > 1 && words[1] == m.owner)
+		if !ok {
+			loc := r[0].Location
+			line := 0
+			if loc != nil {
+				line = loc.Row
+			}
+			problems = append(problems, problem(m.source.name, line, "%s: rules of %s may refer only to data.hansa, data.config and %s", r, m.owner, "data."+rootOf(m.owner)))
+		}
+		return false
+	})
+	return problems
+}
