@@ -74,6 +74,10 @@ func startServer(t *testing.T, binary, database string) *server {
 		}
 	})
 	srv.waitReady(t, "http://"+admin+"/readyz")
+
+	// People of two tenants may only meet under an agreement that both made.
+	srv.command(t, "", "partner", "propose", acme, globex, "-c", srv.config)
+	srv.command(t, "", "partner", "approve", globex, acme, "-c", srv.config)
 	return srv
 }
 
