@@ -1,0 +1,304 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/canonicaljson"
+	"hansa/matrix/event"
+	"hansa/matrix/signing"
+	"hansa/policy"
+	"hansa/storage"
+	"hansa/storage/statemap"
+)
+
+// Draft is an event that one of our users wants in a room.
+type Draft struct {
+	RoomID   matrix.RoomID
+	Sender   matrix.UserID
+	Type     string
+	StateKey *string
+	// Content is a JSON object as it came from the client.
+	Content jsontext.Value
+	// Redacts is the target of an m.room.redaction.
+	Redacts matrix.EventID
+	// DeviceID, TxnScope and TxnID make the request idempotent and let the sender's device recognise its event. Scope
+	// is the endpoint's path without the transaction ID.
+	DeviceID        matrix.DeviceID
+	TxnScope, TxnID string
+	// Subject is the sender with the device and network of the request; nil: what is known of the sender.
+	Subject *policy.Party
+	Request *policy.Request
+	// Also runs in the transaction that stores the event; it may run again.
+	Also func(*storage.Tx) error
+
+	target *storage.Event // of a redaction
+}
+
+// Sent is an event that is durable.
+type Sent struct {
+	EventID matrix.EventID
+	// Pos is its position in the log, 0 where the event was there before (a repeated request, state that did not change).
+	Pos int64
+}
+
+const (
+	maxTries = 12
+	// maxPrev is how many extremities a new event joins together.
+	maxPrev = 10
+)
+
+// Send decides, authorises, builds and appends an event, and returns when it is durable. Errors: *matrix.Error for everything
+// that the sender is to be told, ErrUnknownRoom, else a fault of the server.
+func (s *Service) Send(ctx context.Context, d Draft) (Sent, error) {
+	key := txnKey{d.Sender, d.DeviceID, d.TxnScope, d.TxnID}
+	if d.TxnScope != "" {
+		if id, ok := s.txns.find(key); ok {
+			return Sent{EventID: id}, nil
+		}
+	}
+	if err := s.prepare(ctx, &d); err != nil {
+		return Sent{}, unavailable(err)
+	}
+	for try := 0; try < maxTries; try++ {
+		sent, again, err := s.trySend(ctx, &d)
+		switch {
+		case again && ctx.Err() == nil:
+			continue
+		case errors.Is(err, storage.ErrDuplicate) && d.TxnScope != "":
+			return s.earlier(ctx, key)
+		case err != nil:
+			return Sent{}, unavailable(err)
+		}
+		if d.TxnScope != "" {
+			s.txns.put(key, sent.EventID)
+		}
+		return sent, nil
+	}
+	return Sent{}, matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The room is too busy. Please try again.").With("retry_after_ms", 1000)
+}
+
+// earlier finds what the first request with a transaction ID sent.
+func (s *Service) earlier(ctx context.Context, k txnKey) (Sent, error) {
+	var result string
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		var ok bool
+		if result, ok, err = tx.FindTxn(k.user, k.device, k.scope, k.txn); err == nil && !ok {
+			err = storage.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return Sent{}, unavailable(fmt.Errorf("result of transaction: %w", err))
+	}
+	s.txns.put(k, matrix.EventID(result))
+	return Sent{EventID: matrix.EventID(result)}, nil
+}
+
+// prepare checks a draft as far as the room does not matter.
+func (s *Service) prepare(ctx context.Context, d *Draft) (err error) {
+	if len(d.Content) == 0 {
+		d.Content = jsontext.Value("{}")
+	}
+	// The event has the canonical form; policy and the rules read it from the same bytes.
+	c, err := canonicaljson.Canonicalize(d.Content, true)
+	if err != nil {
+		return matrix.BadJSON("The content of the event is not canonical JSON: %v.", err)
+	}
+	if d.Content = c; c[0] != '{' {
+		return matrix.BadJSON("The content of an event must be an object.")
+	}
+	if err := checkContent(d); err != nil {
+		return err
+	}
+	if d.Type == typeRedaction && d.StateKey == nil {
+		return s.prepareRedaction(ctx, d)
+	}
+	return nil
+}
+
+// trySend makes one attempt. again is true where the room has moved on meanwhile.
+func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool, err error) {
+	l, err := s.live(ctx, d.RoomID)
+	if err != nil {
+		return Sent{}, false, err
+	}
+	l.mu.Lock()
+	if l.gone {
+		l.mu.Unlock()
+		return Sent{}, true, nil
+	}
+	q, err := s.ask(ctx, l, d)
+	l.mu.Unlock()
+	if err != nil {
+		return Sent{}, false, err
+	}
+	decision := s.judge(ctx, q)
+	if !decision.Allow {
+		return Sent{}, false, decision.Error()
+	}
+	l.mu.Lock()
+	if l.gone || l.epoch != q.epoch || !s.Policy.Fresh(decision) {
+		l.mu.Unlock()
+		return Sent{}, true, nil // judged on facts that are no longer true
+	}
+	a, unchanged, err := s.build(ctx, l, d, &decision)
+	if err != nil || unchanged != "" {
+		l.mu.Unlock()
+		return Sent{EventID: unchanged}, false, err
+	}
+	wait, err := s.DB.Pending(ctx, a)
+	if err == nil {
+		err = l.apply(a)
+	}
+	l.mu.Unlock()
+	if wait != nil {
+		if werr := wait(); werr != nil {
+			err = werr
+		}
+	}
+	if err != nil {
+		s.drop(l)
+		return Sent{}, errors.Is(err, storage.ErrConflict), err
+	}
+	l.committed(a)
+	return Sent{EventID: a.Stored[0].ID, Pos: a.Stored[0].Pos}, false, nil
+}
+
+// build makes the append of a draft on the room's head. Where the draft would not change the state it returns the ID of the event
+// that says the same. The caller holds l.mu.
+func (s *Service) build(ctx context.Context, l *live, d *Draft, decision *policy.Decision) (a *storage.Append, unchanged matrix.EventID, err error) {
+	v := l.room.Version
+	if d.StateKey != nil {
+		if cur := l.state[event.StateKey{Type: d.Type, Key: *d.StateKey}].event; cur != nil && cur.Sender == d.Sender && string(cur.Content) == string(d.Content) {
+			if err := l.mayRepeat(d); err != nil {
+				return nil, "", err
+			}
+			return nil, cur.ID, nil
+		}
+	}
+	draft := event.Draft{RoomID: d.RoomID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, Redacts: d.Redacts,
+		Depth: l.room.Head.Depth + 1, OriginServerTS: s.nowMS(), PrevEvents: l.room.Head.Extremities}
+	if len(draft.PrevEvents) > maxPrev {
+		draft.PrevEvents = draft.PrevEvents[:maxPrev]
+	}
+	if !v.EventIDHash {
+		draft.EventID = matrix.EventID("$" + s.random(18) + ":" + string(d.Sender.Server()))
+	}
+	rank := int64(0)
+	for _, k := range auth.Needed(v, d.Type, d.StateKey, d.Sender, d.Content) {
+		if id := l.currentID(k); id != "" {
+			draft.AuthEvents = append(draft.AuthEvents, id)
+			rank = max(rank, l.rank(k)+1)
+		}
+	}
+	e, err := event.Build(v, draft)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := l.rules.Check(e, &localFacts{l, s}); err != nil {
+		return nil, "", denied(err)
+	}
+	e = s.signNow(e)
+	n := storage.NewEvent{Event: e, AuthRank: rank, StateRoot: l.room.Head.StateRoot, DeviceID: d.DeviceID, TxnScope: d.TxnScope, TxnID: d.TxnID,
+		DecisionID: decision.ID}
+	a = &storage.Append{Room: l.room, Also: d.Also}
+	if e.StateKey != nil {
+		n.Replaces = l.currentID(e.Key())
+		a.State = []statemap.Change{{Key: e.Key(), ID: e.ID}}
+		if n.StateRoot, a.Nodes, err = statemap.Put(s.loader(ctx), n.StateRoot, a.State); err != nil {
+			return nil, "", fmt.Errorf("state of %s: %w", l.id, err)
+		}
+		for _, node := range a.Nodes {
+			s.nodes.put(node.Hash, node.Data)
+		}
+	}
+	if d.target != nil {
+		if a.Redactions, err = l.redactions(e, d.target.Event); err != nil {
+			return nil, "", err
+		}
+	}
+	a.Events = []storage.NewEvent{n}
+	a.Head = storage.Head{Name: string(e.ID), Depth: e.Depth, StateRoot: n.StateRoot,
+		Extremities: append([]matrix.EventID{e.ID}, l.room.Head.Extremities[len(draft.PrevEvents):]...)}
+	return a, "", nil
+}
+
+// mayRepeat tells whether somebody may say what the room says already: the rules are asked as if it were new.
+func (l *live) mayRepeat(d *Draft) error {
+	if l.members[d.Sender].membership != auth.Join {
+		return matrix.Forbidden("You are not in this room.")
+	}
+	if d.Type != typeMember && !l.rules.CanSend(d.Sender, d.Type, true) {
+		return matrix.Forbidden("Your power level is too low to send %s.", d.Type)
+	}
+	return nil
+}
+
+// apply makes what is being committed the head that the next event is built on. The caller holds l.mu.
+func (l *live) apply(a *storage.Append) error {
+	r := *l.room
+	last, state := r.Head.LastPos, r.Head.StatePos
+	r.Head = a.Head
+	r.Head.LastPos, r.Head.StatePos = last, state
+	l.room = &r
+	byID := map[matrix.EventID]*storage.NewEvent{}
+	for i := range a.Events {
+		byID[a.Events[i].Event.ID] = &a.Events[i]
+		l.remember(a.Events[i].Event.ID)
+	}
+	for _, c := range a.State {
+		n := byID[c.ID]
+		switch {
+		case c.ID == "":
+			if err := l.setState(c.Key, nil, 0); err != nil {
+				return err
+			}
+		case n == nil:
+			return fmt.Errorf("room %s: state names %s, which is not here", l.id, c.ID)
+		default:
+			if err := l.setState(c.Key, n.Event, n.AuthRank); err != nil {
+				return err
+			}
+		}
+	}
+	return l.applyRedactions(a.Redactions)
+}
+
+// committed takes over what only the commit could tell.
+func (l *live) committed(a *storage.Append) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room.Head.LastPos = max(l.room.Head.LastPos, a.Room.Head.LastPos)
+	l.room.Head.StatePos = max(l.room.Head.StatePos, a.Room.Head.StatePos)
+}
+
+// localFacts are the facts of the current state for events of our own.
+type localFacts struct {
+	*live
+	s *Service
+}
+
+// SignedBy implements auth.Facts: what a tenant of ours must sign, it signs (see signNow).
+func (f *localFacts) SignedBy(server matrix.ServerName) bool { return f.s.IsLocal(server) }
+
+// signNow signs an event that authorises by its signatures: a join that a resident server vouches for. All other
+// events of ours are signed by a follower before anybody outside the process can read them.
+func (s *Service) signNow(e *event.Event) *event.Event {
+	server, ok := signing.AuthorisingServer(e)
+	if !ok {
+		return e
+	}
+	for _, name := range []matrix.ServerName{e.Sender.Server(), server} {
+		if k, ok := s.Keys[name]; ok {
+			e = signing.SignEvent(e, name, k)
+		}
+	}
+	return e
+}

@@ -1,0 +1,226 @@
+package room
+
+import (
+	"container/list"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"hansa/homeserver/stream"
+	"hansa/matrix"
+	"hansa/matrix/signing"
+	"hansa/policy"
+	"hansa/storage"
+)
+
+// Parties tells who a user is to policy. It is declared here because accounts stand above rooms.
+type Parties interface {
+	// Party returns the facts about one user of any server.
+	Party(ctx context.Context, user matrix.UserID) (*policy.Party, error)
+	// Parties returns the facts about many users, each of whom has an entry in the answer.
+	Parties(ctx context.Context, users []matrix.UserID) (map[matrix.UserID]*policy.Party, error)
+}
+
+// Keyring finds the keys that servers sign events with. It is declared here because federation stands above rooms.
+type Keyring interface {
+	// PublicKey returns a server's key as it was valid at a time in ms, or an error where there is none.
+	PublicKey(ctx context.Context, server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error)
+}
+
+// Deps is what a Service needs.
+type Deps struct {
+	DB      *storage.DB
+	Stream  *stream.Stream
+	Policy  *policy.Engine
+	Parties Parties
+	// Keys are the signing keys of the tenants of this deployment.
+	Keys map[matrix.ServerName]signing.Key
+	// Keyring finds the keys of other servers; keys of tenants are found without it. May be nil.
+	Keyring Keyring
+	Log     *logrus.Entry
+	Now     func() time.Time
+	Random  io.Reader
+	// CacheRooms is how many rooms stay in memory; 0 means 2,000.
+	CacheRooms int
+}
+
+// ErrUnknownRoom is returned where a room does not exist here.
+var ErrUnknownRoom = errors.New("room: unknown room")
+
+// Service is the way into rooms. Its methods may be called from any goroutine.
+type Service struct {
+	Deps
+	log *logrus.Entry
+
+	mu    sync.Mutex
+	rooms map[matrix.RoomID]*list.Element // of *live, most recently used first
+	used  *list.List
+	txns  *recentTxns
+	nodes *nodeCache
+}
+
+// New returns a Service that is ready to use.
+func New(d Deps) *Service {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Random == nil {
+		d.Random = rand.Reader
+	}
+	if d.CacheRooms == 0 {
+		d.CacheRooms = 2000
+	}
+	return &Service{Deps: d, log: d.Log.WithField("pkg", "room"), rooms: map[matrix.RoomID]*list.Element{}, used: list.New(),
+		txns: newRecentTxns(20000), nodes: newNodeCache(20000)}
+}
+
+// IsLocal tells whether a server name is a tenant of this deployment.
+func (s *Service) IsLocal(name matrix.ServerName) bool {
+	_, ok := s.Keys[name]
+	return ok
+}
+
+// live returns the room in memory, loading it when it is cold.
+func (s *Service) live(ctx context.Context, id matrix.RoomID) (*live, error) {
+	s.mu.Lock()
+	e, ok := s.rooms[id]
+	var l *live
+	if ok {
+		s.used.MoveToFront(e)
+		l = e.Value.(*live)
+	} else {
+		l = &live{id: id, loaded: make(chan struct{})}
+		s.keep(l)
+	}
+	s.mu.Unlock()
+	if !ok {
+		l.err = s.load(ctx, l)
+		close(l.loaded)
+		if l.err != nil {
+			s.drop(l)
+		}
+	}
+	select {
+	case <-l.loaded:
+		return l, l.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// keep puts a room into the cache and lets the least recently used one go. The caller holds s.mu.
+func (s *Service) keep(l *live) {
+	s.rooms[l.id] = s.used.PushFront(l)
+	for s.used.Len() > s.CacheRooms {
+		old := s.used.Remove(s.used.Back()).(*live)
+		delete(s.rooms, old.id)
+	}
+}
+
+// drop forgets what is known of a room, after another node moved its head or an append failed.
+func (s *Service) drop(l *live) {
+	s.mu.Lock()
+	if e, ok := s.rooms[l.id]; ok && e.Value.(*live) == l {
+		s.used.Remove(e)
+		delete(s.rooms, l.id)
+	}
+	s.mu.Unlock()
+	l.mu.Lock()
+	l.gone = true
+	l.mu.Unlock()
+}
+
+// Refresh makes rooms in memory agree with what other nodes have written: the caller reads the log and names each room whose
+// event this process did not append itself.
+func (s *Service) Refresh(entries []storage.Entry) {
+	for i := range entries {
+		e := &entries[i]
+		if e.Kind != storage.KindEvent {
+			continue
+		}
+		s.mu.Lock()
+		el, ok := s.rooms[e.RoomID]
+		s.mu.Unlock()
+		if !ok {
+			continue
+		}
+		l := el.Value.(*live)
+		select {
+		case <-l.loaded:
+		default:
+			continue
+		}
+		l.mu.Lock()
+		known := l.err != nil || l.seen(e.Event)
+		l.mu.Unlock()
+		if !known {
+			s.drop(l)
+		}
+	}
+}
+
+func (s *Service) random(n int) string {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(s.Random, b); err != nil {
+		panic("room: no randomness: " + err.Error())
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func (s *Service) nowMS() int64 { return s.Now().UnixMilli() }
+
+// recentTxns remembers the results of the newest requests that carried a transaction ID, so that a retry costs no read. The
+// database has all of them.
+type recentTxns struct {
+	mu    sync.Mutex
+	max   int
+	old   map[txnKey]matrix.EventID
+	young map[txnKey]matrix.EventID
+}
+
+type txnKey struct {
+	user       matrix.UserID
+	device     matrix.DeviceID
+	scope, txn string
+}
+
+func newRecentTxns(n int) *recentTxns {
+	return &recentTxns{max: n / 2, old: map[txnKey]matrix.EventID{}, young: map[txnKey]matrix.EventID{}}
+}
+
+func (r *recentTxns) find(k txnKey) (matrix.EventID, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id, ok := r.young[k]; ok {
+		return id, true
+	}
+	id, ok := r.old[k]
+	return id, ok
+}
+
+func (r *recentTxns) put(k txnKey, id matrix.EventID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.young) >= r.max {
+		r.old, r.young = r.young, make(map[txnKey]matrix.EventID, r.max)
+	}
+	r.young[k] = id
+}
+
+// unavailable turns errors of the storage into the answer that makes clients and peers try again.
+func unavailable(err error) error {
+	if errors.Is(err, storage.ErrUnavailable) {
+		if storage.IsFull(err) {
+			return fmt.Errorf("%w", matrix.Errorf(503, matrix.CodeResourceLimit, "The server's storage is full. Please try again later.").With("retry_after_ms", 30000))
+		}
+		return matrix.Errorf(503, matrix.CodeUnknown, "The database is not available at the moment. Please try again.").With("retry_after_ms", 2000)
+	}
+	return err
+}

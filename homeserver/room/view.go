@@ -1,0 +1,89 @@
+package room
+
+import (
+	"context"
+	"iter"
+
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/event"
+	"hansa/policy"
+	"hansa/storage"
+)
+
+// View is a look at a room in memory. It is valid only inside the function that it is given to, which must not block.
+type View struct{ l *live }
+
+// Look calls fn with the current state of a room. An unknown room is ErrUnknownRoom.
+func (s *Service) Look(ctx context.Context, id matrix.RoomID, fn func(View)) error {
+	l, err := s.live(ctx, id)
+	if err != nil {
+		return unavailable(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fn(View{l})
+	return nil
+}
+
+// Version is the room's version.
+func (v View) Version() *matrix.RoomVersion { return v.l.room.Version }
+
+// Tenant is the tenant that made the room here.
+func (v View) Tenant() matrix.ServerName { return v.l.room.Tenant }
+
+// Rules are the parsed create event, power levels and join rules.
+func (v View) Rules() *auth.Rules { return v.l.rules }
+
+// Membership is a user's current membership, empty for none.
+func (v View) Membership(user matrix.UserID) string { return v.l.members[user].membership }
+
+// Joined is the number of joined users.
+func (v View) Joined() int { return v.l.joined }
+
+// Members goes through the memberships of the room.
+func (v View) Members() iter.Seq2[matrix.UserID, string] {
+	return func(yield func(matrix.UserID, string) bool) {
+		for u, m := range v.l.members {
+			if !yield(u, m.membership) {
+				return
+			}
+		}
+	}
+}
+
+// State is the current event of a state key other than a membership, nil where there is none.
+func (v View) State(typ, key string) *event.Event {
+	return v.l.state[event.StateKey{Type: typ, Key: key}].event
+}
+
+// AllState goes through the current state without memberships.
+func (v View) AllState() iter.Seq[*event.Event] {
+	return func(yield func(*event.Event) bool) {
+		for _, e := range v.l.state {
+			if !yield(e.event) {
+				return
+			}
+		}
+	}
+}
+
+// Head is the room's head: where the next event goes.
+func (v View) Head() storage.Head { return v.l.room.Head }
+
+// PolicyFacts returns what policy is told about a room, and who is in it, for points that others ask: a knock, a publication, a
+// preview, a receipt.
+func (s *Service) PolicyFacts(ctx context.Context, id matrix.RoomID, user matrix.UserID) (*policy.Room, *policy.Audience, error) {
+	l, err := s.live(ctx, id)
+	if err != nil {
+		return nil, nil, unavailable(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := s.gather(ctx, l); err != nil {
+		return nil, nil, unavailable(err)
+	}
+	facts := *l.policyRoom(s)
+	facts.Membership = l.members[user].membership
+	return &facts, l.crowd.audience, nil
+}
