@@ -65,14 +65,16 @@ type encoder struct {
 	drop    string
 	members []member
 	scratch []byte
+	// room is where members begin to grow, so that a usual object needs no memory for them.
+	room [20]member
 }
 
 func encode(dst, src []byte, strict bool, drop string) ([]byte, error) {
 	if !utf8.Valid(src) {
 		return dst, &Error{Kind: NotUTF8, Offset: invalidUTF8(src)}
 	}
-	var room [48]member
-	e := encoder{src: src, out: dst, strict: strict, drop: drop, members: room[:0]}
+	e := &encoder{src: src, out: dst, strict: strict, drop: drop}
+	e.members = e.room[:0]
 	if err := e.value(0); err != nil {
 		return dst, err
 	}
@@ -250,9 +252,7 @@ func (e *encoder) sort(start int, members []member) error {
 	base := len(e.scratch)
 	e.scratch = append(e.scratch, e.out[start:]...)
 	old := e.scratch[base:]
-	slices.SortFunc(members, func(a, b member) int {
-		return compareKeys(old[a.key-start:a.keyEnd-start], old[b.key-start:b.keyEnd-start])
-	})
+	sortMembers(members, old, start)
 	e.out = e.out[:start]
 	for i, m := range members {
 		key := old[m.key-start : m.keyEnd-start]
@@ -267,6 +267,22 @@ func (e *encoder) sort(start int, members []member) error {
 	}
 	e.scratch = e.scratch[:base]
 	return nil
+}
+
+// sortMembers sorts members by their keys, which stand in old, the output from start on.
+func sortMembers(members []member, old []byte, start int) {
+	compare := func(a, b member) int {
+		return compareKeys(old[a.key-start:a.keyEnd-start], old[b.key-start:b.keyEnd-start])
+	}
+	if len(members) > 16 {
+		slices.SortFunc(members, compare)
+		return
+	}
+	for i := range members {
+		for j := i; j > 0 && compare(members[j], members[j-1]) < 0; j-- {
+			members[j], members[j-1] = members[j-1], members[j]
+		}
+	}
 }
 
 // str copies a string, choosing the shortest escapes.

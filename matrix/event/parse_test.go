@@ -471,11 +471,8 @@ func TestParse_AcceptsAnyBuiltEvent(t *testing.T) {
 			if rapid.Bool().Draw(rt, "state") {
 				d.StateKey = str(strings.ReplaceAll(rapid.StringN(0, 50, 200).Draw(rt, "key"), "\x00", ""))
 			}
-			content := canonicaljson.AppendString([]byte(`{"z":[1,{"y":null}],`), rapid.String().Draw(rt, "k"))
+			content := canonicaljson.AppendString([]byte(`{"z":[1,{"y":null}],`), "k"+rapid.String().Draw(rt, "k"))
 			d.Content = append(canonicaljson.AppendString(append(content, ':'), rapid.String().Draw(rt, "v")), '}')
-			if !canonicaljsonOK(d.Content) {
-				rt.Skip("the drawn key is there already")
-			}
 			d.Redacts = "$BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB"
 			d.Depth = rapid.Int64Range(0, v.MaxDepth).Draw(rt, "depth")
 			e, err := Build(v, d)
@@ -499,11 +496,6 @@ func TestParse_AcceptsAnyBuiltEvent(t *testing.T) {
 			}
 		})
 	}
-}
-
-func canonicaljsonOK(b []byte) bool {
-	_, err := canonicaljson.Canonicalize(b, true)
-	return err == nil
 }
 
 func FuzzParse(f *testing.F) {

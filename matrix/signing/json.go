@@ -104,6 +104,9 @@ func find(signatures []byte, server matrix.ServerName, id KeyID) ([]byte, error)
 
 // merge returns a canonical signatures object with one more signature.
 func merge(signatures []byte, server matrix.ServerName, id KeyID, signature string) []byte {
+	if len(signatures) == 0 {
+		return []byte(`{"` + string(server) + `":{"` + string(id) + `":"` + signature + `"}}`)
+	}
 	value := bytes.Join([][]byte{{'"'}, []byte(signature), {'"'}}, nil)
 	return canonicaljson.Set(signatures, string(server), canonicaljson.Set(ofServer(signatures, server), string(id), value))
 }

@@ -433,6 +433,35 @@ func TestK147_SignatureForms(t *testing.T) {
 	}
 }
 
+// TestSign_EqualsTheStandardLibrary compares the arithmetic with that of crypto/ed25519, on good and on damaged input.
+func TestSign_EqualsTheStandardLibrary(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "seed")
+		seed[31] = ^seed[0]
+		key, err := newKey("1", seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := rapid.SliceOf(rapid.Byte()).Draw(t, "message")
+		signature := ed25519.Sign(key.Private, message)
+		if got := key.Sign(message); got != EncodeBase64(signature) {
+			t.Fatalf("Sign = %s, want %s", got, EncodeBase64(signature))
+		}
+		public := key.Public()
+		if !public.Verify(message, signature) {
+			t.Fatal("the signature does not verify")
+		}
+		bit := rapid.IntRange(0, 96*8-1).Draw(t, "bit")
+		damaged := append(bytes.Clone(signature), public[:]...)
+		damaged[bit/8] ^= 1 << (bit % 8)
+		public, signature = PublicKey(damaged[64:]), damaged[:64]
+		if got, want := public.Verify(message, signature), ed25519.Verify(public[:], message, signature); got != want {
+			t.Fatalf("Verify with bit %d changed = %v, want %v", bit, got, want)
+		}
+	})
+}
+
 func FuzzKey(f *testing.F) {
 	f.Add([]byte("ed25519 a_b1C2 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n"))
 	f.Add([]byte("ed25519:abc"))
