@@ -95,6 +95,9 @@ type summary struct {
 	presence map[string]place
 	clock    bool
 	deps     []*ast.Rule
+	// value is set when the rule's value is a member of the input as it is: whoever refers to the rule reads that member,
+	// or only a part of it.
+	value []place
 }
 
 func newAnalyser(c *ast.Compiler) *analyser {
@@ -127,13 +130,20 @@ func (a *analyser) query(ref ast.Ref) *reads {
 			visit(d)
 		}
 	}
-	for _, r := range a.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true}) {
+	for _, r := range a.rulesOf(ref) {
 		visit(r)
+		for _, p := range a.rule(r).value {
+			out.values[strings.Join(p.path, "\x00")] = p.path
+		}
 	}
 	if covered(out.values, []string{"time"}) {
 		out.clock = true
 	}
 	return out
+}
+
+func (a *analyser) rulesOf(ref ast.Ref) []*ast.Rule {
+	return a.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})
 }
 
 func (a *analyser) rule(r *ast.Rule) *summary {
@@ -155,10 +165,47 @@ func (a *analyser) rule(r *ast.Rule) *summary {
 		w.findAliases(r)
 	}
 	for r := r; r != nil; r = r.Else {
-		w.head(r.Head)
+		if v := w.places(valueOf(r)); len(v) > 0 && isComplete(r) {
+			s.value = append(s.value, v...)
+			for _, p := range v {
+				s.present(p)
+			}
+		} else {
+			w.head(r.Head)
+		}
 		w.body(r.Body)
 	}
 	return s
+}
+
+func valueOf(r *ast.Rule) *ast.Term {
+	if r.Head.Value == nil {
+		return ast.NullTerm()
+	}
+	return r.Head.Value
+}
+
+// isComplete says whether a rule defines one document at a fixed place.
+func isComplete(r *ast.Rule) bool {
+	return len(r.Head.Args) == 0 && r.Head.Key == nil && r.Head.RuleKind() == ast.SingleValue && r.Head.Ref().IsGround() && isStrings(r.Head.Ref())
+}
+
+func isStrings(r ast.Ref) bool { return len(groundPrefix(r)) == len(r)-1 }
+
+// throughRules resolves a reference to a rule whose value is a member of the input.
+func (a *analyser) throughRules(ref ast.Ref) []place {
+	words := groundPrefix(ref)
+	var out []place
+	for _, r := range a.rulesOf(ref) {
+		own := groundPrefix(r.Ref())
+		if !isComplete(r) || len(own) > len(words) {
+			continue
+		}
+		for _, p := range a.rule(r).value {
+			out = append(out, p.plus(words[len(own):]))
+		}
+	}
+	return out
 }
 
 func (s *summary) read(p place)    { s.values[p.key()] = p }
@@ -243,6 +290,9 @@ func (w *ruleWalk) places(t *ast.Term) []place {
 			return nil
 		}
 		rest := groundPrefix(x)
+		if x[0].Equal(ast.DefaultRootDocument) {
+			return w.a.throughRules(x)
+		}
 		if head == ast.InputRootDocument.Value.(ast.Var) {
 			return []place{{path: rest}}
 		}
@@ -327,12 +377,15 @@ func (w *ruleWalk) call(op *ast.Term, args []*ast.Term) {
 		if ok && ref.String() == "time.now_ns" {
 			w.s.clock = true
 		}
+		if ok && ref.String() == "object.get" && w.objectGet(args) {
+			return
+		}
 		for _, t := range args {
 			w.term(t)
 		}
 		return
 	}
-	rules := w.a.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true})
+	rules := w.a.rulesOf(ref)
 	w.s.deps = append(w.s.deps, rules...)
 	for i, arg := range args {
 		from := w.places(arg)
@@ -368,6 +421,40 @@ func (w *ruleWalk) call(op *ast.Term, args []*ast.Term) {
 	}
 }
 
+// objectGet understands object.get(member, "name", default) and object.get(member, ["a", "b"], default).
+func (w *ruleWalk) objectGet(args []*ast.Term) bool {
+	from := w.places(args[0])
+	if len(from) == 0 || len(args) < 3 {
+		return false
+	}
+	var path []string
+	switch k := args[1].Value.(type) {
+	case ast.String:
+		path = []string{string(k)}
+	case *ast.Array:
+		for i := range k.Len() {
+			s, ok := k.Elem(i).Value.(ast.String)
+			if !ok {
+				return false
+			}
+			path = append(path, string(s))
+		}
+	default:
+		return false
+	}
+	for _, p := range from {
+		w.s.present(p)
+		w.s.read(p.plus(path))
+	}
+	if ref, ok := args[0].Value.(ast.Ref); ok && ref[0].Equal(ast.DefaultRootDocument) {
+		w.s.deps = append(w.s.deps, w.a.rulesOf(ref)...)
+	}
+	for _, t := range args[2:] {
+		w.term(t)
+	}
+	return true
+}
+
 func (w *ruleWalk) term(t *ast.Term) {
 	switch x := t.Value.(type) {
 	case ast.Var:
@@ -379,7 +466,7 @@ func (w *ruleWalk) term(t *ast.Term) {
 			w.s.read(p)
 		}
 		if x[0].Equal(ast.DefaultRootDocument) {
-			w.s.deps = append(w.s.deps, w.a.compiler.GetRulesDynamicWithOpts(x, ast.RulesOptions{IncludeHiddenModules: true})...)
+			w.s.deps = append(w.s.deps, w.a.rulesOf(x)...)
 		} else if _, ok := x[0].Value.(ast.Var); !ok {
 			w.term(x[0])
 		}

@@ -62,6 +62,7 @@ func (e *Engine) Decide(ctx context.Context, in *Input) Decision {
 	f.in.Time = now
 	v, memo := e.decide(ctx, s, f, now)
 	d := e.decision(s, in.Point, v, memo)
+	d.limitSize(in)
 	e.metrics.decided(&d)
 	if d.Err != nil {
 		e.metrics.failed(in.Point, d.Err)
@@ -135,7 +136,7 @@ func (e *Engine) establish(s *snapshot, f *frame, now time.Time) {
 	if in.Contact == nil && in.Target != nil && needs.contact {
 		f.pair = e.contact(s, in.Subject, in.Target, now)
 		back := e.contact(s, in.Target, in.Subject, now)
-		f.contact = PairContact{Allow: f.pair.allow, Reverse: back.allow}
+		f.contact = PairContact{Allow: f.pair.allow, Reverse: back.allow, Self: self(in.Subject, in.Target)}
 		in.Contact = &f.contact
 		f.err = firstError(f.pair, back)
 	}

@@ -26,6 +26,8 @@ const (
 	CodeNoContact = "no_contact"
 	// CodeNoTenant stands for a question that concerns no tenant of this deployment.
 	CodeNoTenant = "no_tenant"
+	// CodeTooLarge stands for an event or media larger than the obligation max_bytes.
+	CodeTooLarge = "too_large"
 	// CodeObligationConflict stands for layers that demand the opposite of each other.
 	CodeObligationConflict = "obligation_conflict"
 )
@@ -132,6 +134,16 @@ func (d Decision) Hidden() *matrix.Error {
 // Has says whether a reason with the code was given.
 func (d Decision) Has(code string) bool {
 	return slices.ContainsFunc(d.Reasons, func(r Reason) bool { return r.Code == code })
+}
+
+// limitSize enforces the obligation max_bytes. It is done outside the rules, so that every size has one remembered answer.
+func (d *Decision) limitSize(in *Input) {
+	limit := d.Obligations.MaxBytes
+	if !d.Allow || limit == 0 || (in.Event == nil || int64(in.Event.Size) <= limit) && (in.Media == nil || in.Media.Size <= limit) {
+		return
+	}
+	d.Allow = false
+	d.Reasons = []Reason{{Code: CodeTooLarge, Message: "This is larger than allowed.", Rule: "obligation max_bytes"}}
 }
 
 // verdict is what a decision and its repetitions share. It never changes.

@@ -73,6 +73,8 @@ type PairContact struct {
 	Allow bool `json:"allow"`
 	// Reverse says whether target may reach subject.
 	Reverse bool `json:"reverse"`
+	// Self says whether subject and target are the same.
+	Self bool `json:"self"`
 }
 
 // RoomContact is the contact decision about the newcomer (target of an invite, else subject) and everybody in the room.
