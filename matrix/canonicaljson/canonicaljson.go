@@ -249,6 +249,9 @@ func (e *encoder) member(depth, start int) (drop bool, err error) {
 
 // sort puts the members that were written from start on into order and refuses equal keys.
 func (e *encoder) sort(start int, members []member) error {
+	if e.scratch == nil {
+		e.scratch = make([]byte, 0, len(e.src))
+	}
 	base := len(e.scratch)
 	e.scratch = append(e.scratch, e.out[start:]...)
 	old := e.scratch[base:]
