@@ -184,6 +184,16 @@ func (tx *Tx) LoadRefresh(hash []byte) (*RefreshRow, error) {
 	return r, err
 }
 
+// FindRefresh returns the refresh token with a hash, or ErrNotFound.
+func (tx *Tx) FindRefresh(hash []byte) (*RefreshRow, error) {
+	var user, device string
+	r := &RefreshRow{}
+	err := tx.row(`SELECT user_id, device_id, parent_hash, spent FROM refresh_tokens WHERE token_hash = $1`,
+		[]any{hash}, &user, &device, &r.Parent, &r.Spent)
+	r.UserID, r.DeviceID = matrix.UserID(goText(user)), matrix.DeviceID(goText(device))
+	return r, err
+}
+
 // SpendOthers ends every token of a device but those given: what was issued before them must not be used again. Access tokens
 // are forgotten, refresh tokens are kept as spent; those that were spent before a time are forgotten as well.
 func (tx *Tx) SpendOthers(user matrix.UserID, device matrix.DeviceID, access, refresh [][]byte, before int64) (int64, error) {

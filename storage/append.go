@@ -46,6 +46,8 @@ type Head struct {
 type NewEvent struct {
 	Event     *event.Event
 	Flags     Flags
+	// AuthRank is 1 + the greatest rank of the auth events, 0 without any; it is kept for state events only.
+	AuthRank  int64
 	StateRoot statemap.Hash
 	Replaces  matrix.EventID
 	DeviceID  matrix.DeviceID
@@ -83,12 +85,12 @@ type Append struct {
 }
 
 // eventTypes are the column types of events, in the order of eventColumns.
-var eventTypes = []string{"BIGINT", "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BYTEA", "TEXT",
+var eventTypes = []string{"BIGINT", "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BYTEA", "TEXT",
 	"TEXT", "TEXT", "TEXT", "BYTEA", "BYTEA"}
 
 const (
 	insertEventsSQL = `INSERT INTO events (pos, event_id, room_num, type, state_key, sender, depth, origin_server_ts, received_ts, flags,
-		state_root, replaces, device_id, txn_id, decision_id, json, signatures)`
+		auth_rank, state_root, replaces, device_id, txn_id, decision_id, json, signatures)`
 	upsertRoomsSQL = `INSERT INTO rooms (room_num, room_id, version, tenant, head, extremities, depth, state_root, last_pos, state_pos)`
 	// The comparison rides in the tail: the expected old head is the row's tenant-independent key, see roomRow.
 	upsertRoomsTail = `ON CONFLICT (room_num) DO UPDATE SET head = excluded.head, extremities = excluded.extremities, depth = excluded.depth,
@@ -185,7 +187,7 @@ func (b *appendBatch) add(a *Append) error {
 func (b *appendBatch) event(a *Append, n *NewEvent) {
 	e := n.Event
 	se := &Event{Event: e, Flags: n.Flags, StateRoot: n.StateRoot, Replaces: n.Replaces, DeviceID: n.DeviceID, TxnID: n.TxnID,
-		DecisionID: n.DecisionID, ReceivedTS: b.now}
+		DecisionID: n.DecisionID, ReceivedTS: b.now, AuthRank: n.AuthRank}
 	if n.Flags&(Outlier|Backfilled) != 0 {
 		se.Pos = b.nextBack
 		b.nextBack--
@@ -198,15 +200,15 @@ func (b *appendBatch) event(a *Append, n *NewEvent) {
 		b.entries = append(b.entries, Entry{Pos: se.Pos, Kind: KindEvent, Event: se, RoomID: a.Room.ID})
 	}
 	a.Stored = append(a.Stored, se)
-	var stateKey any
+	var stateKey, rank any
 	if e.StateKey != nil {
-		stateKey = dbText(*e.StateKey)
+		stateKey, rank = dbText(*e.StateKey), n.AuthRank
 		for _, id := range e.AuthEvents {
 			b.auth = append(b.auth, []any{string(e.ID), string(id)})
 		}
 	}
 	b.events = append(b.events, []any{se.Pos, string(e.ID), a.num, dbText(e.Type), stateKey, string(e.Sender), e.Depth, e.OriginServerTS, b.now,
-		int64(n.Flags), bytesOrNil(n.StateRoot[:], n.StateRoot == statemap.Hash{}), textOrNil(string(n.Replaces)), textOrNil(string(n.DeviceID)),
+		int64(n.Flags), rank, bytesOrNil(n.StateRoot[:], n.StateRoot == statemap.Hash{}), textOrNil(string(n.Replaces)), textOrNil(string(n.DeviceID)),
 		textOrNil(dbText(n.TxnID)), textOrNil(n.DecisionID), e.JSON, bytesOrNil(e.Signatures, len(e.Signatures) == 0)})
 	if n.TxnScope != "" {
 		b.txns = append(b.txns, []any{string(e.Sender), string(n.DeviceID), dbText(n.TxnScope), dbText(n.TxnID), string(e.ID), b.now})
@@ -234,10 +236,10 @@ func (b *appendBatch) changes(a *Append) error {
 		last[c.Key] = c.ID
 	}
 	for key, id := range last {
-		pos, ev := int64(0), (*event.Event)(nil)
+		pos, rank, ev := int64(0), int64(0), (*event.Event)(nil)
 		for _, se := range a.Stored {
 			if se.ID == id {
-				pos, ev = se.Pos, se.Event
+				pos, rank, ev = se.Pos, se.AuthRank, se.Event
 			}
 		}
 		a.Head.StatePos = max(a.Head.StatePos, b.next-1)
@@ -250,12 +252,12 @@ func (b *appendBatch) changes(a *Append) error {
 			if err != nil {
 				return fmt.Errorf("state of %s names %s: %w", a.Room.ID, id, err)
 			}
-			pos, ev = b.next-1, stored.Event
+			pos, rank, ev = b.next-1, stored.AuthRank, stored.Event
 		}
 		if key.Type == "m.room.member" {
-			b.members[[2]string{string(a.Room.ID), key.Key}] = []any{a.num, dbText(key.Key), event.Membership(ev), string(ev.Sender), string(id), pos, int64(0)}
+			b.members[[2]string{string(a.Room.ID), key.Key}] = []any{a.num, dbText(key.Key), event.Membership(ev), string(ev.Sender), string(id), rank, pos, int64(0)}
 		}
-		b.state = append(b.state, []any{a.num, dbText(key.Type), dbText(key.Key), string(id), pos})
+		b.state = append(b.state, []any{a.num, dbText(key.Type), dbText(key.Key), string(id), rank, pos})
 	}
 	return nil
 }
@@ -366,8 +368,10 @@ func (b *appendBatch) flushState() error {
 		return err
 	}
 	state := lastRows(b.state, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1], "\x00", r[2]) })
-	if err := tx.bulk(`INSERT INTO current_state (room_num, type, state_key, event_id, pos)`, []string{"BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT"},
-		`ON CONFLICT (room_num, type, state_key) DO UPDATE SET event_id = excluded.event_id, pos = excluded.pos`, state, nil); err != nil {
+	if err := tx.bulk(`INSERT INTO current_state (room_num, type, state_key, event_id, auth_rank, pos)`,
+		[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT"},
+		`ON CONFLICT (room_num, type, state_key) DO UPDATE SET event_id = excluded.event_id, auth_rank = excluded.auth_rank,
+		pos = excluded.pos`, state, nil); err != nil {
 		return err
 	}
 	var members [][]any
@@ -375,10 +379,10 @@ func (b *appendBatch) flushState() error {
 		members = append(members, m)
 	}
 	members = lastRows(members, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1]) })
-	return tx.bulk(`INSERT INTO memberships (room_num, user_id, membership, sender, event_id, pos, forgotten)`,
-		[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT"},
+	return tx.bulk(`INSERT INTO memberships (room_num, user_id, membership, sender, event_id, auth_rank, pos, forgotten)`,
+		[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT"},
 		`ON CONFLICT (room_num, user_id) DO UPDATE SET membership = excluded.membership, sender = excluded.sender, event_id = excluded.event_id,
-		pos = excluded.pos, forgotten = excluded.forgotten`, members, nil)
+		auth_rank = excluded.auth_rank, pos = excluded.pos, forgotten = excluded.forgotten`, members, nil)
 }
 
 func (b *appendBatch) flushUnset() error {

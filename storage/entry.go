@@ -28,6 +28,7 @@ const (
 	NoticeDirectory = "directory" // Ref: room ID whose aliases or publication changed
 	NoticeTenant    = "tenant"    // Ref: tenant whose settings changed
 	NoticeRedaction = "redaction" // Ref: ID of an event that was redacted after the fact
+	NoticeState     = "state"     // Ref: room ID whose current state changed by more than the event before
 	NoticeWithheld  = "withheld"  // Ref: ID of an event that policy released or took back
 )
 
@@ -71,6 +72,8 @@ type Event struct {
 	*event.Event
 	Pos   int64
 	Flags Flags
+	// AuthRank is the rank of a state event in the auth graph: greater than that of each of its auth events.
+	AuthRank int64
 	// StateRoot is the room state after the event; zero for outliers.
 	StateRoot statemap.Hash
 	// Replaces is the state event of the same key before this one, empty when there was none or this is no state.

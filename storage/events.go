@@ -11,7 +11,7 @@ import (
 	"hansa/storage/statemap"
 )
 
-const selectEventSQL = `SELECT e.pos, e.event_id, r.version, e.flags, e.state_root, e.replaces, e.redacted_by, e.device_id, e.txn_id,
+const selectEventSQL = `SELECT e.pos, e.event_id, r.version, e.flags, e.auth_rank, e.state_root, e.replaces, e.redacted_by, e.device_id, e.txn_id,
 	e.decision_id, e.received_ts, e.json, e.signatures FROM events e JOIN rooms r ON r.room_num = e.room_num `
 
 // visibleSQL leaves out what clients never see in a timeline: flags 1, 2, 4 and 8.
@@ -21,11 +21,13 @@ func (tx *Tx) scanEvent(r interface{ Scan(...any) error }) (*Event, error) {
 	var e Event
 	var id, version string
 	var root, body, sigs []byte
+	var rank sql.NullInt64
 	var replaces, redactedBy, device, txn, decision sql.NullString
-	if err := r.Scan(&e.Pos, &id, &version, &e.Flags, &root, &replaces, &redactedBy, &device, &txn, &decision, &e.ReceivedTS, &body, &sigs); err != nil {
+	if err := r.Scan(&e.Pos, &id, &version, &e.Flags, &rank, &root, &replaces, &redactedBy, &device, &txn, &decision, &e.ReceivedTS, &body, &sigs); err != nil {
 		return nil, err
 	}
 	copy(e.StateRoot[:], root)
+	e.AuthRank = rank.Int64
 	e.Replaces, e.RedactedBy = matrix.EventID(replaces.String), matrix.EventID(redactedBy.String)
 	e.DeviceID, e.TxnID, e.DecisionID = matrix.DeviceID(device.String), goText(txn.String), decision.String
 	v := tx.db.versions[version]
@@ -81,20 +83,53 @@ func (tx *Tx) LoadEvents(ids []matrix.EventID) (map[matrix.EventID]*Event, error
 	return out, err
 }
 
-// AuthEdges returns the auth events of each of the named state events that is stored.
-func (tx *Tx) AuthEdges(ids []matrix.EventID) (map[matrix.EventID][]matrix.EventID, error) {
-	out := map[matrix.EventID][]matrix.EventID{}
-	if len(ids) == 0 {
-		return out, nil
-	}
+// AuthNode is one event of the auth graph.
+type AuthNode struct {
+	AuthEvents []matrix.EventID
+	Rank       int64
+}
+
+// LoadAuthNodes returns those of the named state events that are stored, as nodes of the auth graph.
+func (tx *Tx) LoadAuthNodes(ids []matrix.EventID) (map[matrix.EventID]AuthNode, error) {
+	out := map[matrix.EventID]AuthNode{}
 	err := tx.query(func(r *sql.Rows) error {
-		var a, b string
-		if err := r.Scan(&a, &b); err != nil {
+		var id string
+		var auth sql.NullString
+		var rank int64
+		if err := r.Scan(&id, &auth, &rank); err != nil {
 			return err
 		}
-		out[matrix.EventID(a)] = append(out[matrix.EventID(a)], matrix.EventID(b))
+		n := out[matrix.EventID(id)]
+		n.Rank = rank
+		if auth.Valid {
+			n.AuthEvents = append(n.AuthEvents, matrix.EventID(auth.String))
+		}
+		out[matrix.EventID(id)] = n
 		return nil
-	}, `SELECT event_id, auth_id FROM event_auth WHERE event_id SET($1)`, setOf(tx, ids))
+	}, `SELECT e.event_id, a.auth_id, COALESCE(e.auth_rank, 0) FROM events e LEFT JOIN event_auth a ON a.event_id = e.event_id
+		WHERE e.event_id SET($1)`, setOf(tx, ids))
+	return out, err
+}
+
+// AuthChild is a state event that names another one among its auth events.
+type AuthChild struct {
+	ID  matrix.EventID
+	Key event.StateKey
+}
+
+// LoadAuthChildren returns up to limit accepted state events that name an event among their auth events, with IDs above after.
+func (tx *Tx) LoadAuthChildren(id, after matrix.EventID, limit int) ([]AuthChild, error) {
+	var out []AuthChild
+	err := tx.query(func(r *sql.Rows) error {
+		var child, typ, key string
+		if err := r.Scan(&child, &typ, &key); err != nil {
+			return err
+		}
+		out = append(out, AuthChild{matrix.EventID(child), event.StateKey{Type: goText(typ), Key: goText(key)}})
+		return nil
+	}, `SELECT e.event_id, e.type, e.state_key FROM event_auth a JOIN events e ON e.event_id = a.event_id
+		WHERE a.auth_id = $1 AND a.event_id > $2 AND e.state_key IS NOT NULL AND e.flags & 1 = 0 ORDER BY a.event_id LIMIT $3`,
+		string(id), string(after), limit)
 	return out, err
 }
 

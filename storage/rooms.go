@@ -71,7 +71,9 @@ type StateRow struct {
 	RoomID  matrix.RoomID
 	Key     event.StateKey
 	EventID matrix.EventID
-	Pos     int64 // when it became current
+	// AuthRank is the event's rank in the auth graph.
+	AuthRank int64
+	Pos      int64 // when it became current
 }
 
 // LoadStateRows returns the current state of a room without memberships (members are in LoadMembers) as identifiers.
@@ -80,13 +82,13 @@ func (tx *Tx) LoadStateRows(room matrix.RoomID) ([]StateRow, error) {
 	err := tx.query(func(r *sql.Rows) error {
 		row := StateRow{RoomID: room}
 		var t, k, id string
-		if err := r.Scan(&t, &k, &id, &row.Pos); err != nil {
+		if err := r.Scan(&t, &k, &id, &row.AuthRank, &row.Pos); err != nil {
 			return err
 		}
 		row.Key, row.EventID = event.StateKey{Type: goText(t), Key: goText(k)}, matrix.EventID(id)
 		out = append(out, row)
 		return nil
-	}, `SELECT s.type, s.state_key, s.event_id, s.pos FROM current_state s JOIN rooms r ON r.room_num = s.room_num
+	}, `SELECT s.type, s.state_key, s.event_id, s.auth_rank, s.pos FROM current_state s JOIN rooms r ON r.room_num = s.room_num
 		WHERE r.room_id = $1 AND s.type <> 'm.room.member'`, string(room))
 	return out, err
 }
@@ -139,11 +141,12 @@ type Member struct {
 	Membership string
 	Sender     matrix.UserID // who made it so
 	EventID    matrix.EventID
+	AuthRank   int64 // the event's rank in the auth graph
 	Pos        int64 // when it became current
 	Forgotten  bool
 }
 
-const selectMembersSQL = `SELECT r.room_id, m.user_id, m.membership, m.sender, m.event_id, m.pos, m.forgotten
+const selectMembersSQL = `SELECT r.room_id, m.user_id, m.membership, m.sender, m.event_id, m.auth_rank, m.pos, m.forgotten
 	FROM memberships m JOIN rooms r ON r.room_num = m.room_num `
 
 func (tx *Tx) members(q string, args ...any) ([]Member, error) {
@@ -152,7 +155,7 @@ func (tx *Tx) members(q string, args ...any) ([]Member, error) {
 		var m Member
 		var room, user, sender, id string
 		var forgotten int64
-		if err := r.Scan(&room, &user, &m.Membership, &sender, &id, &m.Pos, &forgotten); err != nil {
+		if err := r.Scan(&room, &user, &m.Membership, &sender, &id, &m.AuthRank, &m.Pos, &forgotten); err != nil {
 			return err
 		}
 		m.RoomID, m.UserID, m.Sender, m.EventID, m.Forgotten = matrix.RoomID(room), matrix.UserID(goText(user)), matrix.UserID(sender), matrix.EventID(id), forgotten != 0
@@ -170,6 +173,56 @@ func (tx *Tx) LoadMembers(room matrix.RoomID) ([]Member, error) {
 // LoadUserRooms returns all memberships of a user, forgotten ones too.
 func (tx *Tx) LoadUserRooms(user matrix.UserID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE m.user_id = $1`, dbText(string(user)))
+}
+
+// LoadUsersRooms returns all memberships of several users.
+func (tx *Tx) LoadUsersRooms(users []matrix.UserID) ([]Member, error) {
+	return tx.members(selectMembersSQL+`WHERE m.user_id SET($1)`, setOf(tx, users))
+}
+
+// LoadHeroes returns, for each room, the first members in the order in which they came, without the given user: up to limit who are joined or
+// invited, or where nobody is, up to limit who have left.
+func (tx *Tx) LoadHeroes(rooms []matrix.RoomID, without matrix.UserID, limit int) (map[matrix.RoomID][]Member, error) {
+	out := map[matrix.RoomID][]Member{}
+	if len(rooms) == 0 {
+		return out, nil
+	}
+	list, err := tx.members(`SELECT room_id, user_id, membership, sender, event_id, auth_rank, pos, forgotten FROM (
+		SELECT r.room_id, m.user_id, m.membership, m.sender, m.event_id, m.auth_rank, m.pos, m.forgotten,
+			ROW_NUMBER() OVER (PARTITION BY m.room_num ORDER BY CASE WHEN m.membership IN ('join', 'invite') THEN 0 ELSE 1 END, m.pos) AS place
+		FROM memberships m JOIN rooms r ON r.room_num = m.room_num WHERE r.room_id SET($1) AND m.user_id <> $2) AS ranked
+		WHERE place <= $3 ORDER BY room_id, place`, setOf(tx, rooms), dbText(string(without)), limit)
+	for _, m := range list {
+		if l := out[m.RoomID]; len(l) > 0 && present(l[0].Membership) && !present(m.Membership) {
+			continue
+		}
+		out[m.RoomID] = append(out[m.RoomID], m)
+	}
+	return out, err
+}
+
+func present(membership string) bool { return membership == "join" || membership == "invite" }
+
+// MemberCounts is how many users are joined to and invited into a room.
+type MemberCounts struct{ Joined, Invited int }
+
+// LoadMemberCounts counts the members of rooms.
+func (tx *Tx) LoadMemberCounts(rooms []matrix.RoomID) (map[matrix.RoomID]MemberCounts, error) {
+	out := map[matrix.RoomID]MemberCounts{}
+	if len(rooms) == 0 {
+		return out, nil
+	}
+	err := tx.query(func(r *sql.Rows) error {
+		var room string
+		var c MemberCounts
+		if err := r.Scan(&room, &c.Joined, &c.Invited); err != nil {
+			return err
+		}
+		out[matrix.RoomID(room)] = c
+		return nil
+	}, `SELECT r.room_id, SUM(CASE WHEN m.membership = 'join' THEN 1 ELSE 0 END), SUM(CASE WHEN m.membership = 'invite' THEN 1 ELSE 0 END)
+		FROM memberships m JOIN rooms r ON r.room_num = m.room_num WHERE r.room_id SET($1) GROUP BY r.room_id`, setOf(tx, rooms))
+	return out, err
 }
 
 // FindMember returns a user's membership of a room.

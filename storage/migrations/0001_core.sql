@@ -30,6 +30,7 @@ CREATE TABLE events (
 	origin_server_ts BIGINT NOT NULL,
 	received_ts BIGINT NOT NULL,
 	flags BIGINT NOT NULL,
+	auth_rank BIGINT,
 	state_root BYTEA,
 	replaces TEXT,
 	redacted_by TEXT,
@@ -47,6 +48,8 @@ CREATE TABLE event_auth (
 	auth_id TEXT NOT NULL,
 	PRIMARY KEY (event_id, auth_id)
 ) WITHOUT ROWID;
+
+CREATE INDEX event_auth_children ON event_auth (auth_id, event_id);
 
 CREATE TABLE missing_parents (
 	event_id TEXT NOT NULL,
@@ -70,6 +73,7 @@ CREATE TABLE current_state (
 	type TEXT NOT NULL,
 	state_key TEXT NOT NULL,
 	event_id TEXT NOT NULL,
+	auth_rank BIGINT NOT NULL,
 	pos BIGINT NOT NULL,
 	PRIMARY KEY (room_num, type, state_key)
 ) WITHOUT ROWID;
@@ -80,6 +84,7 @@ CREATE TABLE memberships (
 	membership TEXT NOT NULL,
 	sender TEXT NOT NULL,
 	event_id TEXT NOT NULL,
+	auth_rank BIGINT NOT NULL,
 	pos BIGINT NOT NULL,
 	forgotten BIGINT NOT NULL,
 	PRIMARY KEY (room_num, user_id)

@@ -1,0 +1,303 @@
+// Package clientapi is the HTTP of the client-server API: parse, one call, JSON.
+//
+// All routes stand in tables (one function per chapter, gathered in routes.go), each with the access it wants and the decision point
+// that is asked before it has an effect or an answer that depends on another user, room or server, or the reason why it needs none. A
+// test walks the tables and fails on a route that names neither.
+//
+// A handler gets a request whose body limit, token, tenant and path parameters are dealt with, and returns an error instead of writing
+// one: *matrix.Error becomes that answer, everything else is 500 M_UNKNOWN with the request's ID, logged once.
+//
+// spec: client-server-api#api-standards
+// spec: client-server-api#web-browser-clients
+package clientapi
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/sirupsen/logrus"
+
+	"hansa/homeserver/account"
+	"hansa/homeserver/room"
+	"hansa/matrix"
+	"hansa/policy"
+	"hansa/storage"
+)
+
+// handler answers one request. An error that it returns is written for it, unless something was written already.
+type handler func(w http.ResponseWriter, r *request) error
+
+// access says who may call a route.
+type access uint8
+
+const (
+	public   access = iota // no token is looked at
+	user                   // a valid token of a user
+	optional               // a token is used where there is one
+)
+
+// route is one line of a table.
+type route struct {
+	method, path string // path with {names}; one under /_matrix/client/v3 and /_matrix/media/v3 is served under r0 as well
+	access       access
+	// point is the decision point that is asked below this route; none says why no decision is needed. One of both is set.
+	point policy.Point
+	none  string
+	fn    handler
+	// limit is the largest body in bytes; 0 means 1 MiB. raw bodies are left to the handler.
+	limit int64
+	raw   bool
+	// aliases are further paths that mean the same.
+	aliases []string
+	// reads marks a POST, PUT or DELETE that suspended users may call all the same, locked one that locked users may call.
+	reads, locked bool
+}
+
+// request is an HTTP request on its way through a handler.
+type request struct {
+	*http.Request
+	id      string
+	tenant  matrix.ServerName
+	session *account.Session // nil on public routes, and on optional ones without a token
+	route   *route
+	params  map[string]string
+	body    []byte
+}
+
+const defaultBodyLimit = 1 << 20
+
+// Handler returns the HTTP handler of the whole API.
+func (a *API) Handler() http.Handler {
+	t := newTree()
+	for _, r := range a.routes() {
+		t.add(r)
+	}
+	return &front{api: a, tree: t}
+}
+
+// front is the middleware: CORS, request ID, recovery, routing, body, token, errors.
+type front struct {
+	api  *API
+	tree *tree
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization")
+	h.Set("Access-Control-Expose-Headers", "Retry-After, X-Request-Id")
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	q := &request{Request: r, id: requestID()}
+	h.Set("X-Request-Id", q.id)
+	defer f.recover(w, q)
+	if err := f.serve(w, q); err != nil {
+		f.writeError(w, q, err)
+	}
+}
+
+func requestID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func (f *front) recover(w http.ResponseWriter, q *request) {
+	if p := recover(); p != nil {
+		if p == http.ErrAbortHandler {
+			panic(p) // net/http closes the connection on it
+		}
+		f.api.Log.WithFields(logrus.Fields{"request_id": q.id, "err": fmt.Sprint(p), "stack": string(debug.Stack())}).Error("panic in a handler")
+		f.writeError(w, q, errors.New("panic"))
+	}
+}
+
+func (f *front) serve(w http.ResponseWriter, q *request) error {
+	rt, params, err := f.tree.find(q.Method, q.URL.EscapedPath())
+	if err != nil {
+		return err
+	}
+	q.route, q.params = rt, params
+	q.tenant = f.api.tenantOfHost(q.Host)
+	if err := f.authenticate(q); err != nil {
+		return err
+	}
+	if !rt.raw && q.Method != http.MethodGet && q.Method != http.MethodHead {
+		if err := q.readBody(w); err != nil {
+			return err
+		}
+	}
+	return rt.fn(w, q)
+}
+
+// authenticate finds the session of the token. The tenant of a request is the session's.
+//
+// spec: client-server-api#using-access-tokens
+func (f *front) authenticate(q *request) error {
+	if q.route.access == public {
+		return nil
+	}
+	token, ok := q.token()
+	if !ok {
+		if q.route.access == optional {
+			return nil
+		}
+		return matrix.Errorf(http.StatusUnauthorized, matrix.CodeMissingToken, "This needs an access token in the Authorization header.")
+	}
+	authenticate := f.api.Accounts.Authenticate
+	if q.route.locked {
+		authenticate = f.api.Accounts.AuthenticateLocked
+	}
+	s, err := authenticate(q.Context(), token)
+	if err != nil {
+		return err
+	}
+	if q.Method != http.MethodGet && !q.route.reads {
+		if err := s.CheckWrite(); err != nil {
+			return err
+		}
+	}
+	f.api.Accounts.Seen(s, q.client())
+	q.session, q.tenant = s, s.Tenant
+	return nil
+}
+
+// token takes the access token from the header. Tokens in the query string are not accepted: they end up in logs.
+func (q *request) token() (string, bool) {
+	h := q.Header.Values("Authorization")
+	if len(h) != 1 {
+		return "", false
+	}
+	scheme, token, ok := strings.Cut(h[0], " ")
+	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
+}
+
+// client describes where the request came from.
+func (q *request) client() account.Client {
+	c := account.Client{UserAgent: q.UserAgent()}
+	if ap, err := netip.ParseAddrPort(q.RemoteAddr); err == nil {
+		c.IP = ap.Addr().Unmap()
+	}
+	return c
+}
+
+// caller is the session and the client behind it, for the account service.
+func (q *request) caller() account.Caller {
+	return account.Caller{Session: q.session, Client: q.client()}
+}
+
+// subject is the caller to policy, with device and network.
+func (q *request) subject() *policy.Party {
+	c := q.client()
+	return q.session.Party.With(q.session.Party.Device, &policy.Network{IP: c.IP.String()})
+}
+
+// policyRequest is the part of policy input that tells of the HTTP request.
+func (q *request) policyRequest() *policy.Request {
+	c := q.client()
+	return &policy.Request{IP: c.IP.String(), UserAgent: c.UserAgent, Via: "client"}
+}
+
+// tenantOfHost is the tenant that a request without a token is for: that of the Host header, else the first one.
+func (a *API) tenantOfHost(host string) matrix.ServerName {
+	name, err := matrix.ParseServerName(host)
+	if err == nil {
+		for _, t := range a.Tenants {
+			if t.Name == name || string(t.Name) == name.Host() || t.Host != "" && (t.Host == string(name) || t.Host == name.Host()) {
+				return t.Name
+			}
+		}
+	}
+	return a.Tenants[0].Name
+}
+
+// writeError is the one place where errors become answers.
+//
+// spec: client-server-api#standard-error-response
+func (f *front) writeError(w http.ResponseWriter, q *request, err error) {
+	log := f.api.Log.WithFields(logrus.Fields{"request_id": q.id, "err": err})
+	var me *matrix.Error
+	switch {
+	case errors.As(err, &me):
+	case errors.Is(err, storage.ErrUnavailable):
+		log.Warn("database not available")
+		me = matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The database is not available at the moment. Please try again.").With("retry_after_ms", 2000)
+	case errors.Is(err, room.ErrUnknownRoom):
+		me = matrix.Forbidden("You are not in this room.") // the same answer as for a room that exists
+	case q.Context().Err() != nil:
+		return // the client went away
+	default:
+		log.Error("request failed")
+		me = matrix.Errorf(http.StatusInternalServerError, matrix.CodeUnknown, "Something went wrong in the server. The request's ID is %s.", q.id)
+	}
+	body := make(map[string]any, len(me.Extra)+2)
+	for k, v := range me.Extra {
+		body[k] = v
+	}
+	body["errcode"], body["error"] = me.Code, me.Message
+	if ms, ok := me.Extra["retry_after_ms"]; ok {
+		var n int64
+		if _, serr := fmt.Sscan(fmt.Sprint(ms), &n); serr == nil {
+			w.Header().Set("Retry-After", fmt.Sprint((n+999)/1000))
+		}
+	}
+	if werr := writeJSON(w, me.Status, body); werr != nil {
+		log.WithField("write_err", werr).Debug("answer not written")
+	}
+}
+
+// writeJSON writes an answer.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	return writeRaw(w, status, b)
+}
+
+// writeRaw writes an answer that is JSON already.
+func writeRaw(w http.ResponseWriter, status int, b []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", fmt.Sprint(len(b)))
+	w.WriteHeader(status)
+	_, err := w.Write(b)
+	if err != nil {
+		return nil // the client went away; there is nobody to tell
+	}
+	return nil
+}
+
+// empty is the answer of requests that have nothing to say.
+func empty(w http.ResponseWriter) error { return writeRaw(w, http.StatusOK, []byte("{}")) }
+
+// Tenant is what this API must know of a tenant.
+type Tenant struct {
+	Name matrix.ServerName
+	// PublicURL is where clients reach it, such as https://matrix.acme.example.
+	PublicURL string
+	// Host is the host of PublicURL, with its port if it has one.
+	Host string
+}
+
+func (a *API) tenant(name matrix.ServerName) Tenant {
+	i := slices.IndexFunc(a.Tenants, func(t Tenant) bool { return t.Name == name })
+	return a.Tenants[max(i, 0)]
+}
+
+func (a *API) now() time.Time { return a.Now() }

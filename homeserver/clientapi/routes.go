@@ -1,0 +1,50 @@
+package clientapi
+
+import (
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"hansa/homeserver/account"
+	"hansa/homeserver/room"
+	"hansa/homeserver/stream"
+	"hansa/policy"
+	"hansa/storage"
+)
+
+// Deps is what the API needs. Every service has its field; tenants are in the order of the configuration.
+type Deps struct {
+	DB       *storage.DB
+	Stream   *stream.Stream
+	Policy   *policy.Engine
+	Accounts *account.Service
+	Rooms    *room.Service
+	Tenants  []Tenant
+	Log      *logrus.Entry
+	// Version is the version of the software.
+	Version string
+	Now     func() time.Time
+}
+
+// API serves the client-server API.
+type API struct{ Deps }
+
+// New returns an API that is ready to serve.
+func New(d Deps) *API {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	d.Log = d.Log.WithField("pkg", "clientapi")
+	return &API{d}
+}
+
+// routes gathers the tables of all chapters.
+func (a *API) routes() []route {
+	var all []route
+	for _, table := range [][]route{
+		a.discoveryRoutes(),
+	} {
+		all = append(all, table...)
+	}
+	return all
+}
