@@ -5,26 +5,28 @@ import (
 	"time"
 )
 
-// Audience is who is in a room, joined or invited. Its owner keeps it up to date; the engine keeps the audience classes in
-// it and what it found out about them. It is safe for use by several goroutines.
+// Audience is who is in a room, joined or invited. Its owner keeps it up to date with Add and Remove; the engine counts the
+// audience classes in it and remembers what it found out about them. It is safe for use by several goroutines, so that a
+// decision may use it while the room changes: the decision is about the audience as it is then.
 type Audience struct {
 	mu      sync.Mutex
 	members map[string]*Party // guarded by mu, as is everything below
-	token   *classToken
+	token   *classToken       // of the snapshot that counts is about, nil when nothing was counted
+	pending []change          // since counts was made
 	counts  map[uint32]int
-	loners  map[string]*Party // members without a class, when there are too many classes
-	answers map[audienceKey]audienceAnswer
+	answers map[audienceKey]bool
 	minute  int64
 }
 
+// change is one member that came, went, or is known better.
+type change struct{ gone, come *Party }
+
+const maxPending = 1024
+
+// audienceKey is a class that wants to be in the audience; alone says that the newcomer is the only one of the class there.
 type audienceKey struct {
 	class uint32
 	alone bool
-}
-
-type audienceAnswer struct {
-	allow bool
-	err   error
 }
 
 // NewAudience returns the audience of the given parties.
@@ -36,27 +38,35 @@ func NewAudience(members ...*Party) *Audience {
 	return a
 }
 
-// Set adds a party or replaces what was known about it.
-func (a *Audience) Set(p *Party) {
+// Add adds a party or replaces what was known about it.
+func (a *Audience) Add(p *Party) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.members == nil {
-		a.members = map[string]*Party{}
-	}
-	if a.members[p.ID] == p {
+	old := a.members[p.ID]
+	if old == p {
 		return
 	}
 	a.members[p.ID] = p
-	a.token = nil
+	a.note(change{gone: old, come: p})
 }
 
-// Remove takes a party out.
-func (a *Audience) Remove(id string) {
+// Remove takes a party out, by its id.
+func (a *Audience) Remove(p *Party) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.members[id]; ok {
-		delete(a.members, id)
-		a.token = nil
+	if old := a.members[p.ID]; old != nil {
+		delete(a.members, p.ID)
+		a.note(change{gone: old})
+	}
+}
+
+// note keeps a change for the next count. The caller holds mu.
+func (a *Audience) note(c change) {
+	if a.token == nil {
+		return
+	}
+	if a.pending = append(a.pending, c); len(a.pending) > maxPending {
+		a.token, a.pending = nil, nil
 	}
 }
 
@@ -67,20 +77,32 @@ func (a *Audience) Len() int {
 	return len(a.members)
 }
 
-// refresh brings the classes up to date with the snapshot. The caller holds mu.
-func (a *Audience) refresh(e *Engine, s *snapshot) {
-	if a.token == s.contacts.token {
+// count brings the classes up to date with the snapshot. The caller holds mu. Parties that got no class, because there are
+// too many, are counted under noClass.
+func (a *Audience) count(e *Engine, s *snapshot) {
+	if a.token != s.contacts.token {
+		a.token, a.pending, a.counts, a.answers = s.contacts.token, nil, map[uint32]int{}, map[audienceKey]bool{}
+		for _, p := range a.members {
+			a.counts[s.contacts.class(e.codec, p)]++
+		}
 		return
 	}
-	counts, loners := map[uint32]int{}, map[string]*Party{}
-	for id, p := range a.members {
-		if c := s.contacts.class(e.codec, p); c == noClass {
-			loners[id] = p
-		} else {
-			counts[c]++
+	for _, c := range a.pending {
+		if c.gone != nil {
+			id := s.contacts.class(e.codec, c.gone)
+			if a.counts[id]--; a.counts[id] <= 0 {
+				delete(a.counts, id)
+				clear(a.answers)
+			}
+		}
+		if c.come != nil {
+			id := s.contacts.class(e.codec, c.come)
+			if a.counts[id]++; a.counts[id] == 1 {
+				clear(a.answers)
+			}
 		}
 	}
-	a.token, a.counts, a.loners, a.answers = s.contacts.token, counts, loners, map[audienceKey]audienceAnswer{}
+	a.pending = nil
 }
 
 // AudienceContact says whether p may be together with everybody in the audience: for each of them, one may know of the
@@ -95,48 +117,49 @@ func (e *Engine) audienceContact(s *snapshot, p *Party, a *Audience, now time.Ti
 	own := s.contacts.class(e.codec, p)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.refresh(e, s)
+	a.count(e, s)
 	if s.contacts.reads.clock && a.minute != now.Unix()/60 {
 		a.minute = now.Unix() / 60
 		clear(a.answers)
 	}
-	_, inside := a.members[p.ID]
-	key := audienceKey{own, inside && a.counts[own] == 1}
-	if own != noClass {
-		if known, ok := a.answers[key]; ok && len(a.loners) == 0 {
-			return known.allow, known.err
-		}
+	if own == noClass || a.counts[noClass] > 0 {
+		return e.askMembers(s, p, a, now)
 	}
-	answer := e.askAudience(s, p, own, key.alone, a, now)
-	if own != noClass && answer.err == nil {
-		a.answers[key] = answer
+	known := a.members[p.ID]
+	key := audienceKey{own, known != nil && a.counts[own] == 1 && s.contacts.class(e.codec, known) == own}
+	if ok, found := a.answers[key]; found {
+		return ok, nil
 	}
-	return answer.allow, answer.err
-}
-
-func (e *Engine) askAudience(s *snapshot, p *Party, own uint32, alone bool, a *Audience, now time.Time) audienceAnswer {
 	for c := range a.counts {
-		if c == own && alone {
+		if c == own && key.alone {
 			continue
 		}
-		there, back := (*verdict)(nil), (*verdict)(nil)
-		if own == noClass {
-			rep := s.contacts.rep(c)
-			there, back = e.contact(s, p, rep, now), e.contact(s, rep, p, now)
-		} else {
-			there, back = e.contactOf(s, own, c, now), e.contactOf(s, c, own, now)
+		there, back := e.contactOf(s, own, c, now), e.contactOf(s, c, own, now)
+		if there.allow || back.allow {
+			continue
 		}
-		if !there.allow && !back.allow {
-			return audienceAnswer{false, firstError(there, back)}
+		if err := firstError(there, back); err != nil {
+			return false, err
+		}
+		a.answers[key] = false
+		return false, nil
+	}
+	a.answers[key] = true
+	return true, nil
+}
+
+// askMembers asks about every single member, where there are too many classes to count.
+func (e *Engine) askMembers(s *snapshot, p *Party, a *Audience, now time.Time) (bool, error) {
+	for _, q := range a.members {
+		there := e.contact(s, p, q, now)
+		if there.allow {
+			continue
+		}
+		if back := e.contact(s, q, p, now); !back.allow {
+			return false, firstError(there, back)
 		}
 	}
-	for _, q := range a.loners {
-		there, back := e.contact(s, p, q, now), e.contact(s, q, p, now)
-		if !there.allow && !back.allow {
-			return audienceAnswer{false, firstError(there, back)}
-		}
-	}
-	return audienceAnswer{allow: true}
+	return true, nil
 }
 
 func firstError(a, b *verdict) error {

@@ -181,6 +181,9 @@ func (d *dataset) addAgreements(config map[string]any, agreements []Agreement, o
 
 // normal brings a server name to the form in which names are compared: lower case, no trailing dot, port kept.
 func normal(name string) string {
+	if isNormal(name) {
+		return name
+	}
 	name = strings.ToLower(name)
 	host, port, hasPort := strings.Cut(name, ":")
 	host = strings.TrimSuffix(host, ".")
@@ -193,6 +196,18 @@ func normal(name string) string {
 		return string(s)
 	}
 	return name
+}
+
+// isNormal recognises the usual case without work.
+func isNormal(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' && i+1 < len(name) {
+			continue
+		}
+		return false
+	}
+	return true
 }
 
 func declared(owner, partner string, entry map[string]any) Agreement {

@@ -376,7 +376,7 @@ func (e *Engine) sightOf(s *snapshot, f *frame, data *tenantData) {
 	if f.asGiven != nil && f.asGiven.Agreement != nil {
 		return
 	}
-	name := f.other(data.info.Name)
+	name := normal(f.other(data.info.Name))
 	if name == "" {
 		in.Server = nil
 		return

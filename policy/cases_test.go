@@ -1,0 +1,532 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// with returns files with one more or another file.
+func with(files map[string]string, name, text string) map[string]string {
+	out := map[string]string{name: text}
+	for k, v := range files {
+		if k != name {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// tenantRule is a rule file of acme for a point.
+func tenantRule(p Point, body string) string {
+	return "package tenants[\"acme.example\"]." + string(p) + "\n\n" + body + "\n"
+}
+
+// TestE245_OddResults: only a result of the expected shape is heard; anything else denies and is an error.
+func TestE245_OddResults(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"null": `deny := null`, "zero": `deny := 0`, "string": `deny := "true"`, "boolean": `deny := false`, "object": `deny := {}`,
+		"list of strings": `deny := ["no"]`, "reason without message": `deny contains {"code": "x"}`, "code of a wrong type": `deny contains {"code": 1, "message": "m"}`,
+		"unknown obligation": `obligations := {"encrypt": "required"}`, "odd obligation": `obligations := {"encryption": true}`, "list as obligations": `obligations := []`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEngine(t, with(acmeFiles(), "acme.example/odd.rego", tenantRule(EventSend, body)))
+			alice := e.user("@alice:acme.example", "rnd")
+			d := e.Decide(context.Background(), send(alice, NewAudience(alice)))
+			if d.Allow || !errors.Is(d.Err, ErrEvaluation) || !d.Has(CodePolicyError) {
+				t.Errorf("%+v, want a denial with ErrEvaluation", d)
+			}
+			if err := d.Error(); err == nil || err.Status != 403 {
+				t.Errorf("Error() = %v, want 403", err)
+			}
+			if err := d.RemoteError(); err == nil || err.Status != 503 {
+				t.Errorf("RemoteError() = %v, want 503", err)
+			}
+		})
+	}
+	t.Run("an empty list or no deny at all lets pass", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, with(acmeFiles(), "acme.example/none.rego", tenantRule(EventSend, `deny := []`)))
+		alice := e.user("@alice:acme.example", "rnd")
+		if d := e.Decide(context.Background(), send(alice, NewAudience(alice))); !d.Allow {
+			t.Errorf("%+v, want allowed", d)
+		}
+	})
+}
+
+// TestE246_EvaluationError: an error inside a rule denies, and the process lives.
+func TestE246_EvaluationError(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"division by zero": "deny contains {\"code\": \"x\", \"message\": \"m\"} if input.event.size / (input.event.size - input.event.size) > 1",
+		"failing builtin":  "deny contains {\"code\": \"x\", \"message\": \"m\"} if to_number(input.event.type) > 1",
+		"conflict":         "obligations := {\"max_bytes\": 10} if input.event.type\n\nobligations := {\"max_bytes\": 20} if input.event.size",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEngine(t, with(acmeFiles(), "acme.example/broken.rego", tenantRule(EventSend, body)))
+			alice := e.user("@alice:acme.example", "rnd")
+			for range 2 {
+				d := e.Decide(context.Background(), send(alice, NewAudience(alice)))
+				if d.Allow || d.Memo || !errors.Is(d.Err, ErrEvaluation) {
+					t.Errorf("%+v, want a denial with ErrEvaluation that is not remembered", d)
+				}
+			}
+			if r := e.rec.last(t); r.Error == "" || r.Allow {
+				t.Errorf("record %+v does not tell about the error", r)
+			}
+			bob := e.Resolve(Facts{UserID: "@bob:globex.example"})
+			if d := e.Decide(context.Background(), send(bob, NewAudience(bob))); !d.Allow {
+				t.Errorf("another tenant: %+v, want allowed", d)
+			}
+		})
+	}
+}
+
+// TestE247_RunawayPolicy: a rule that does not end is stopped, held back when it does so again, and hurts nobody else.
+func TestE247_RunawayPolicy(t *testing.T) {
+	t.Parallel()
+	body := "deny contains {\"code\": \"slow\", \"message\": \"m\"} if {\n\tcount([1 | some a in numbers.range(1, 3000); some b in numbers.range(1, 3000); (a * b) + input.event.size == 7]) > 1\n}"
+	e := newEngine(t, with(acmeFiles(), "acme.example/slow.rego", tenantRule(EventSend, body)), func(o *Options) { o.Deadline = 50 * time.Millisecond })
+	alice := e.user("@alice:acme.example", "rnd")
+	ctx := context.Background()
+	for i := range breakerAfter {
+		start := time.Now()
+		d := e.Decide(ctx, send(alice, NewAudience(alice)))
+		if d.Allow || !errors.Is(d.Err, ErrDeadline) {
+			t.Fatalf("call %d: %+v, want a denial with ErrDeadline", i, d)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("call %d took %v", i, took)
+		}
+	}
+	d := e.Decide(ctx, send(alice, NewAudience(alice)))
+	if d.Allow || !errors.Is(d.Err, ErrDeadline) || !strings.Contains(d.Err.Error(), "held back") {
+		t.Errorf("after %d: %+v, want it held back", breakerAfter, d)
+	}
+	e.clock.add(breakerPause + time.Second)
+	if d := e.Decide(ctx, send(alice, NewAudience(alice))); d.Allow || strings.Contains(d.Err.Error(), "held back") {
+		t.Errorf("after the pause: %+v, want it tried again", d)
+	}
+	bob := e.Resolve(Facts{UserID: "@bob:globex.example"})
+	in := send(bob, NewAudience(bob))
+	if d := e.Decide(ctx, in); !d.Allow && !errors.Is(d.Err, ErrDeadline) {
+		t.Errorf("another tenant: %+v", d)
+	}
+}
+
+// TestE249_BundleTrust: a bundle stays within its roots, its size and its folder; a bad one leaves the old set active.
+func TestE249_BundleTrust(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ file, text, want string }{
+		"the library":            {"acme.example/x.rego", "package hansa.points.contact\n\ndecision := {\"allow\": true, \"reasons\": [], \"obligations\": {}}\n", "belongs to the library"},
+		"another tenant":         {"acme.example/x.rego", "package tenants[\"globex.example\"].contact\n\ndeny := []\n", "may not be declared"},
+		"the operator":           {"acme.example/x.rego", "package operator.contact\n\ndeny := []\n", "may not be declared"},
+		"no root at all":         {"acme.example/x.rego", "package acme.room\n\ndeny := []\n", "a policy declares"},
+		"another tenant's rules": {"acme.example/x.rego", tenantRule(RoomCreate, "deny := data.tenants[\"globex.example\"].room.create.deny"), "may refer only to"},
+		"another tenant's data":  {"acme.example/x.rego", tenantRule(RoomCreate, "deny contains {\"code\": \"x\", \"message\": \"m\"} if data.config[\"globex.example\"]"), "may refer only to"},
+		"all data":               {"acme.example/x.rego", tenantRule(RoomCreate, "deny contains {\"code\": \"x\", \"message\": \"m\"} if data[_].x"), "may refer only to"},
+		"data at the top":        {"pools.yaml", "research: {groups: [rnd]}\n", "must lie in the folder"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantProblem(t, refused(t, with(acmeFiles(), c.file, c.text)), c.file, 0, c.want)
+		})
+	}
+	t.Run("the old set stays", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		before := e.Revision()
+		put(t, e.dir, "acme.example/x.rego", "package hansa.contact\n\nroom := true\n")
+		if err := e.Reload(context.Background()); err == nil {
+			t.Fatal("Reload accepted a package of the library")
+		}
+		if e.Revision() != before || e.Status().Refused == nil {
+			t.Errorf("the active revision changed, or Status does not tell about the refused one")
+		}
+	})
+}
+
+// TestE250_DangerousBuiltins: what reaches out of the rules does not compile.
+func TestE250_DangerousBuiltins(t *testing.T) {
+	t.Parallel()
+	for _, expr := range []string{
+		`http.send({"method": "get", "url": "http://x"}).status_code == 200`, `net.lookup_ip_addr("x")`, `opa.runtime().env`,
+		`rego.parse_module("x", "package x")`, `io.jwt.decode("x")`, `io.jwt.decode_verify("x", {"alg": "none"})`, `rand.intn("x", 2) == 1`, `uuid.rfc4122("x")`,
+		`crypto.x509.parse_certificates("x")`, `providers.aws.sign_req({}, {}, 1)`, `graphql.is_valid("a", "b")`, `yaml.unmarshal("a")`,
+		`count(input.event.type) == 1 with count as http.send`, `time.now_ns() == 1 with time.now_ns as opa.runtime`,
+	} {
+		body := "deny contains {\"code\": \"x\", \"message\": \"m\"} if " + expr
+		ps := refused(t, with(acmeFiles(), "acme.example/x.rego", tenantRule(EventSend, body)))
+		wantProblem(t, ps, "acme.example/x.rego", 3, "")
+	}
+	allowed := capabilities().Builtins
+	for _, b := range allowed {
+		if b.Nondeterministic && b.Name != "time.now_ns" && b.Name != "internal.print" {
+			t.Errorf("builtin %s is allowed and not deterministic", b.Name)
+		}
+	}
+}
+
+// TestE251_QueryInjection: names from requests never become part of a query.
+func TestE251_QueryInjection(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, with(acmeFiles(), "acme.example/x.rego", tenantRule(RoomInvite, `deny contains {"code": "x", "message": "m"} if input.target.id == "nobody"`)))
+	ctx := context.Background()
+	for _, name := range []string{`acme.example"].x`, `"] | true`, "acme.example\n", `x"; true`, "tenants", "data.hansa", "../operator", "acme.example/../operator", "`", "\x00"} {
+		p := &Party{Kind: "user", ID: "@u:" + name, Tenant: name, Local: true, Listed: true, Pools: []string{name}}
+		for _, in := range []*Input{send(p, NewAudience(p)), {Point: Point(name), Subject: p}, {Point: Partner, Subject: p, Tenant: Tenant{Name: name}, Server: &Server{Name: name}}} {
+			if d := e.Decide(ctx, in); d.Allow {
+				t.Errorf("%q at %s: allowed", name, in.Point)
+			}
+		}
+		if e.Contact(p, e.user("@alice:acme.example", "rnd")) {
+			t.Errorf("%q: contact", name)
+		}
+	}
+}
+
+// TestE255_EncodedSlash: what the rules see is the decoded value the handler has, byte for byte.
+func TestE255_EncodedSlash(t *testing.T) {
+	t.Parallel()
+	body := `deny contains {"code": "seen", "message": sprintf("%s|%s", [input.target.id, input.room.id])} if input.target.id`
+	e := newEngine(t, with(acmeFiles(), "acme.example/x.rego", tenantRule(RoomInvite, body)))
+	alice, odd := e.user("@alice:acme.example", "rnd"), e.user("@a/b%2Fc:acme.example", "rnd")
+	in := invite(alice, odd, NewAudience(alice))
+	in.Room.ID = "!x/%2F..:acme.example"
+	d := e.Decide(context.Background(), in)
+	if !slices.ContainsFunc(d.Reasons, func(r Reason) bool { return r.Message == "@a/b%2Fc:acme.example|!x/%2F..:acme.example" }) {
+		t.Errorf("reasons %+v, want the names unchanged", d.Reasons)
+	}
+}
+
+// TestE257_FormattedPolicyDrift: the bytes that were read are the bytes that are active, and their hash is shown.
+func TestE257_FormattedPolicyDrift(t *testing.T) {
+	t.Parallel()
+	text := "package tenants[\"acme.example\"].event.send\n\n\n\ndeny   contains {\"code\":\"x\",\"message\":\"m\"} if   input.event.type=={\"a\":1}.a\n"
+	text = strings.Replace(text, "=={\"a\":1}.a", " == \"never\"", 1)
+	e := newEngine(t, with(acmeFiles(), "acme.example/ugly.rego", text))
+	files, err := readBundles([]string{e.dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := e.Status()
+	if len(st.Files) != len(files) {
+		t.Fatalf("Status lists %d files, want %d", len(st.Files), len(files))
+	}
+	i := slices.IndexFunc(files, func(f sourceFile) bool { return strings.HasSuffix(f.name, "ugly.rego") })
+	if string(files[i].data) != text || len(st.Files[i].SHA256) != 64 {
+		t.Errorf("the file was changed, or no hash is shown")
+	}
+	put(t, e.dir, "acme.example/ugly.rego", text+" ")
+	if err := e.Reload(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if e.Revision() == st.Revision {
+		t.Errorf("one more space did not make another revision")
+	}
+}
+
+// TestE258_SuffixMatching: a domain is not matched by the end of its name.
+func TestE258_SuffixMatching(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, acmeFiles())
+	must(t, e.SetAgreements(context.Background(), []Agreement{agree(acme, "corp.example", func(a *Agreement) { a.Mutual = false })}))
+	ctx := context.Background()
+	for name, want := range map[string]bool{"corp.example": true, "evilcorp.example": false, "corp.example.evil": false, "a.corp.example": false, "orp.example": false} {
+		in := &Input{Point: Partner, Tenant: Tenant{Name: acme}, Subject: ServerParty(name, false), Server: &Server{Name: name}}
+		if d := e.Decide(ctx, in); d.Allow != want {
+			t.Errorf("partner %s: %+v, want %t", name, d, want)
+		}
+	}
+}
+
+// TestE259_CaseAndPort: names in data are compared without case; another port is another server.
+func TestE259_CaseAndPort(t *testing.T) {
+	t.Parallel()
+	partners := func(name string) map[string]string {
+		return with(acmeFiles(), "acme.example/partners.yaml", fmt.Sprintf("partners: {%q: {pools: \"*\", features: \"*\"}}\n", name))
+	}
+	wantProblem(t, refused(t, partners("Partner.Example")), "", 0, "Partner.Example")
+	e := newEngine(t, partners("other.example:8448"))
+	ctx := context.Background()
+	must(t, e.SetAgreements(ctx, []Agreement{agree("Acme.Example", "Partner.Example.", func(a *Agreement) { a.Mutual = false })}))
+	s := e.current.Load()
+	for name, want := range map[string]bool{"partner.example": true, "PARTNER.example": true, "partner.example.": true, "partner.example:8448": false, "other.example": false, "Other.Example:8448": true} {
+		if got := s.data.agreement(acme, normal(name)) != nil; got != want {
+			t.Errorf("agreement with %s: %t, want %t", name, got, want)
+		}
+		in := &Input{Point: Partner, Tenant: Tenant{Name: acme}, Subject: ServerParty(name, false), Server: &Server{Name: name}}
+		if d := e.Decide(ctx, in); d.Allow != want {
+			t.Errorf("partner %s: %+v, want %t", name, d, want)
+		}
+	}
+}
+
+// TestE261_CheckThenAct: whoever commits what was allowed can see that the rules changed in between.
+func TestE261_CheckThenAct(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, acmeFiles())
+	alice := e.user("@alice:acme.example", "rnd")
+	ctx := context.Background()
+	d := e.Decide(ctx, send(alice, NewAudience(alice)))
+	if !d.Allow || !e.Fresh(d) {
+		t.Fatalf("%+v: want allowed and fresh", d)
+	}
+	put(t, e.dir, "acme.example/x.rego", tenantRule(EventSend, `deny contains {"code": "closed", "message": "Closed."}`))
+	must(t, e.Reload(ctx))
+	if e.Fresh(d) {
+		t.Errorf("still fresh after other rules became active")
+	}
+	if d := e.Decide(ctx, send(alice, NewAudience(alice))); d.Allow || !d.Has("closed") {
+		t.Errorf("%+v: want denied by the new rule", d)
+	}
+	d = e.ContactDecision(alice, alice)
+	must(t, e.SetAgreements(ctx, nil))
+	if e.Fresh(d) {
+		t.Errorf("still fresh after agreements changed")
+	}
+}
+
+// TestE262_DecisionCache: what was allowed and remembered is not allowed any more once an agreement ends or a pool changes.
+func TestE262_DecisionCache(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	t.Run("an agreement is ended", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		alice, bob := e.user("@alice:acme.example", "office"), e.Resolve(Facts{UserID: "@bob:globex.example"})
+		must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex), agree(globex, acme)}))
+		in := invite(alice, bob, NewAudience(alice))
+		for range 2 {
+			if d := e.Decide(ctx, in); !d.Allow {
+				t.Fatalf("with agreements: %+v %v", d.Reasons, d.Err)
+			}
+		}
+		must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex), agree(globex, acme, func(a *Agreement) { a.State = "ended" })}))
+		if d := e.Decide(ctx, in); d.Allow || d.Memo {
+			t.Errorf("after one half ended: %+v", d)
+		}
+		if e.Contact(alice, bob) || e.Contact(bob, alice) {
+			t.Errorf("contact after one half ended")
+		}
+	})
+	t.Run("an agreement expires by itself", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		alice, bob := e.user("@alice:acme.example", "office"), e.Resolve(Facts{UserID: "@bob:globex.example"})
+		until := e.clock.now().Add(time.Hour)
+		must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex, func(a *Agreement) { a.ValidUntil = until }), agree(globex, acme)}))
+		if !e.Contact(alice, bob) {
+			t.Fatalf("no contact while the agreement holds: %+v", e.ContactDecision(alice, bob))
+		}
+		e.clock.add(time.Hour - time.Second)
+		if !e.Contact(alice, bob) {
+			t.Errorf("no contact a second before the end")
+		}
+		d := e.ContactDecision(alice, bob)
+		e.clock.add(time.Second)
+		if e.Fresh(d) || e.Contact(alice, bob) {
+			t.Errorf("contact after the end")
+		}
+	})
+	t.Run("an agreement begins by itself", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		alice, bob := e.user("@alice:acme.example", "office"), e.Resolve(Facts{UserID: "@bob:globex.example"})
+		from := e.clock.now().Add(time.Hour)
+		must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex, func(a *Agreement) { a.ValidFrom = from }), agree(globex, acme)}))
+		if e.Contact(alice, bob) {
+			t.Fatalf("contact before the agreement begins")
+		}
+		e.clock.add(time.Hour)
+		if !e.Contact(alice, bob) {
+			t.Errorf("no contact after it began")
+		}
+	})
+	t.Run("a user leaves a pool", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		alice, bob := e.user("@alice:acme.example", "rnd"), e.user("@bob:acme.example", "rnd")
+		room := NewAudience(alice, bob)
+		if d := e.Decide(ctx, send(alice, room)); !d.Allow {
+			t.Fatalf("%+v", d)
+		}
+		moved := e.user("@alice:acme.example", "sales")
+		if d := e.Decide(ctx, send(moved, room)); d.Allow || e.Contact(moved, bob) {
+			t.Errorf("allowed after the group was taken away: %+v", d)
+		}
+		room.Add(moved)
+		if d := e.Decide(ctx, send(bob, room)); d.Allow {
+			t.Errorf("the others may still send into the room: %+v", d)
+		}
+	})
+}
+
+// TestE265_RecordHoldsNoContent: records hold no message content, search terms or addresses, and no control characters
+// from rules reach them.
+func TestE265_RecordHoldsNoContent(t *testing.T) {
+	t.Parallel()
+	body := "deny contains {\"code\": \"no\\u001b[31m\", \"message\": \"line\\nbreak\\u001b[0m\"} if input.event.content.body"
+	e := newEngine(t, with(acmeFiles(), "acme.example/x.rego", tenantRule(EventSend, body)))
+	if !e.Reads(EventSend, "event", "content") || e.Reads(RoomInvite, "event", "content") {
+		t.Errorf("Reads does not tell which points read content")
+	}
+	alice := e.user("@alice:acme.example", "rnd").With(&Device{ID: "DEV"}, &Network{IP: "192.0.2.7"})
+	in := send(alice, NewAudience(alice))
+	in.Event.Content = map[string]any{"body": "canary-content"}
+	in.Search = &Search{Term: "canary-search"}
+	in.Request = &Request{IP: "192.0.2.7", UserAgent: "agent", Via: "client"}
+	d := e.Decide(context.Background(), in)
+	if d.Allow {
+		t.Fatal("allowed")
+	}
+	r := e.rec.last(t)
+	text := fmt.Sprintf("%s %v %s", r.Input, r.Reasons, r.Error)
+	for _, canary := range []string{"canary-content", "canary-search", "192.0.2.7", "\x1b", "\n"} {
+		if strings.Contains(text, canary) {
+			t.Errorf("record holds %q: %s", canary, text)
+		}
+	}
+	if in.Event.Content["body"] != "canary-content" || in.Request.IP != "192.0.2.7" {
+		t.Errorf("masking changed the caller's input")
+	}
+	if _, err := ParseInput(r.Input); err != nil {
+		t.Errorf("the recorded input cannot be read back: %v", err)
+	}
+}
+
+// TestE265_RecorderDown: a decision that cannot be recorded denies, and says so.
+func TestE265_RecorderDown(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, with(acmeFiles(), "acme.example/x.rego", tenantRule(EventSend, `obligations := {"record": "full"}`)))
+	alice := e.user("@alice:acme.example", "rnd")
+	in := send(alice, NewAudience(alice))
+	if d := e.Decide(context.Background(), in); !d.Allow || !d.Obligations.RecordFull {
+		t.Fatalf("%+v", d)
+	}
+	if r := e.rec.last(t); !r.Allow {
+		t.Errorf("the allowed act was not recorded whole: %+v", r)
+	}
+	e.rec.err = errors.New("disk full")
+	if d := e.Decide(context.Background(), in); d.Allow || !errors.Is(d.Err, ErrRecord) {
+		t.Errorf("%+v, want a denial with ErrRecord", d)
+	}
+}
+
+// TestE265_CancelledRequest: a denial is recorded although the caller has gone.
+func TestE265_CancelledRequest(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, acmeFiles())
+	alice, carol := e.user("@alice:acme.example", "rnd"), e.user("@carol:acme.example", "sales")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	d := e.Decide(ctx, invite(alice, carol, NewAudience(alice)))
+	if r := e.rec.last(t); d.Allow || r.ID != d.ID {
+		t.Errorf("decision %s was not recorded", d.ID)
+	}
+}
+
+// TestE266_DryRun: rules and tests of one tenant see nothing of another's data, and what they print is printable.
+func TestE266_DryRun(t *testing.T) {
+	t.Parallel()
+	files := with(acmeFiles(), "globex.example/pools.yaml", "secretpool: {groups: [x], contact: closed}\n")
+	files["acme.example/x.rego"] = tenantRule(EventSend, `deny contains {"code": "leak", "message": "m"} if data.config[input.room.id].secretpool`)
+	files["acme.example/x_test.rego"] = "package tenants[\"acme.example\"].event.send_test\n\ntest_sees_only_its_own if {\n\tnames := [name | some name, _ in data.config]\n\tprint(\"out\\u001b[31m\", names)\n\tnames == [\"acme.example\"]\n}\n"
+	wantProblem(t, refused(t, files), "x_test.rego", 4, "may refer only to")
+	files["acme.example/x_test.rego"] = strings.Replace(files["acme.example/x_test.rego"], "[name | some name, _ in data.config]", "[name | some name in [\"acme.example\", \"globex.example\"]; data.config[name]]", 1)
+	dir := write(t, files)
+	e := newEngine(t, files)
+	alice := e.user("@alice:acme.example", "rnd")
+	in := send(alice, NewAudience(alice))
+	in.Room.ID = globex
+	if d := e.Decide(context.Background(), in); !d.Allow {
+		t.Errorf("rules of acme saw the data of globex: %+v", d)
+	}
+	results, err := Test(context.Background(), []string{dir}, []string{acme, globex}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(results) != 1 || !results[0].Pass || results[0].Output == "" || strings.ContainsRune(results[0].Output, 0x1b) {
+		t.Errorf("results %+v, want one that passes and printed text without escapes", results)
+	}
+	x, err := e.Eval(context.Background(), EventSend, []byte(`{"schema":"hansa.policy/v1","time":"2026-03-02T10:00:00Z","subject":{"kind":"user","id":"@alice:acme.example","tenant":"acme.example","local":true,"listed":true,"pools":["research"]},"room":{"id":"globex.example","tenant":"acme.example","membership":"join","contact":{"allow":true}},"event":{"type":"m.room.message","size":1}}`))
+	if err != nil || x.Decision.Has("leak") {
+		t.Errorf("Eval: %v %+v", err, x.Decision)
+	}
+}
+
+// TestE267_NoDefaultOpen: nothing is allowed for want of data, and an empty list means nobody.
+func TestE267_NoDefaultOpen(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	t.Run("a fresh install has no partners", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, nil)
+		alice, bob := e.user("@alice:acme.example"), e.Resolve(Facts{UserID: "@bob:globex.example"})
+		stranger := e.Resolve(Facts{UserID: "@eve:elsewhere.example"})
+		if e.Contact(alice, bob) || e.Contact(bob, alice) || e.Contact(alice, stranger) || e.Contact(stranger, alice) {
+			t.Errorf("contact without an agreement")
+		}
+		in := &Input{Point: Partner, Tenant: Tenant{Name: acme}, Subject: ServerParty("elsewhere.example", false), Server: &Server{Name: "elsewhere.example"}}
+		if d := e.Decide(ctx, in); d.Allow {
+			t.Errorf("partner without an agreement: %+v", d)
+		}
+	})
+	t.Run("an empty whitelist lists nobody", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, with(acmeFiles(), "acme.example/whitelist.yaml", "whitelist: {enabled: true, users: [], groups: []}\n"))
+		alice := e.user("@alice:acme.example", "rnd")
+		if alice.Listed {
+			t.Fatal("listed by an empty whitelist")
+		}
+		login := &Input{Point: AccountLogin, Subject: alice, Account: &Account{Username: "alice", Via: "password"}, Request: &Request{IP: "192.0.2.1", Via: "client"}}
+		if d := e.Decide(ctx, login); d.Allow {
+			t.Errorf("login: %+v", d)
+		}
+	})
+	t.Run("an agreement that covers nothing", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		empty := func(a *Agreement) { a.Scope.Pools = nil }
+		must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex, empty), agree(globex, acme, empty)}))
+		if alice, bob := e.user("@alice:acme.example", "office"), e.Resolve(Facts{UserID: "@bob:globex.example"}); e.Contact(alice, bob) {
+			t.Errorf("contact under an agreement without pools")
+		}
+	})
+	t.Run("an unknown tenant and an unknown point", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		eve := e.Resolve(Facts{UserID: "@eve:elsewhere.example"})
+		if d := e.Decide(ctx, send(eve, NewAudience(eve))); d.Allow || !d.Has(CodeNoTenant) {
+			t.Errorf("%+v", d)
+		}
+		if d := e.Decide(ctx, &Input{Point: "no.point", Subject: eve}); d.Allow || d.Err == nil {
+			t.Errorf("%+v", d)
+		}
+		if d := e.Decide(ctx, &Input{Point: EventSend}); d.Allow || d.Err == nil {
+			t.Errorf("no subject: %+v", d)
+		}
+	})
+	t.Run("a room whose audience is not known", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, acmeFiles())
+		alice := e.user("@alice:acme.example", "rnd")
+		if d := e.Decide(ctx, send(alice, nil)); d.Allow {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
