@@ -53,9 +53,9 @@ approved if {
 	input.admin.approver != input.subject.id
 }
 
-_roles := object.get(settings.section("admin"), "roles", _default_roles)
+_roles := object.get(settings.tenant, ["admin", "roles"], _default_roles)
 
 _approval := array.concat(
-	object.get(settings.section("admin"), "approval", _default_approval),
+	object.get(settings.tenant, ["admin", "approval"], _default_approval),
 	object.get(settings.operator, ["admin", "approval"], []),
 )

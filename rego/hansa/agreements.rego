@@ -165,7 +165,7 @@ _foreign := input.target.tenant if input.subject.tenant == input.tenant.name
 _foreign := input.subject.tenant if input.target.tenant == input.tenant.name
 
 # The entry in section `partners`, an empty object when there is none.
-_partner(name) := object.get(settings.section("partners"), name, {})
+_partner(name) := object.get(settings.tenant, ["partners", name], {})
 
 default _narrowed := false
 

@@ -10,24 +10,20 @@ import data.hansa.lib.sets
 import data.hansa.lib.settings
 import data.hansa.subjects
 
-_bridged_kinds := {"ghost", "bridge"}
-
-_unbridged_kinds := {"user", "bot", "server", "operator", "anonymous"}
-
 # METADATA
 # description: The subject is no bridge of this tenant, or its bridge may use this decision point.
 default permitted := false
 
-permitted if input.subject.kind in _unbridged_kinds
+permitted if input.subject.kind in {"user", "bot", "server", "operator", "anonymous"}
 
 permitted if {
-	input.subject.kind in _bridged_kinds
+	input.subject.kind in {"ghost", "bridge"}
 	input.subject.tenant != input.tenant.name
 }
 
 permitted if {
-	input.subject.kind in _bridged_kinds
-	points := settings.section("bridges")[input.subject.bridge.id].points
+	input.subject.kind in {"ghost", "bridge"}
+	points := settings.tenant.bridges[input.subject.bridge.id].points
 	is_array(points)
 	input.point in points
 }
@@ -54,16 +50,16 @@ contact if {
 default _inside(_) := false
 
 _inside(user) if {
-	user.kind in _bridged_kinds
+	user.kind in {"ghost", "bridge"}
 	user.tenant == input.tenant.name
 }
 
 default _outside(_) := false
 
-_outside(user) if user.kind in _unbridged_kinds
+_outside(user) if user.kind in {"user", "bot", "server", "operator", "anonymous"}
 
 _outside(user) if {
-	user.kind in _bridged_kinds
+	user.kind in {"ghost", "bridge"}
 	user.tenant != input.tenant.name
 }
 
@@ -72,13 +68,13 @@ default _reaches(_, _) := false
 _reaches(bridge, user) if {
 	_outside(user)
 	subjects.same_tenant
-	settings.section("bridges")[bridge].contact == "everyone"
+	settings.tenant.bridges[bridge].contact == "everyone"
 }
 
 _reaches(bridge, user) if {
 	_outside(user)
 	subjects.same_tenant
-	sets.intersect(settings.section("bridges")[bridge].contact, user.pools)
+	sets.intersect(settings.tenant.bridges[bridge].contact, user.pools)
 }
 
 _reaches(bridge, user) if {
@@ -88,6 +84,6 @@ _reaches(bridge, user) if {
 
 _reaches(bridge, user) if {
 	_outside(user)
-	settings.section("bridges")[bridge].partners == true
+	settings.tenant.bridges[bridge].partners == true
 	input.subject.tenant != input.target.tenant
 }

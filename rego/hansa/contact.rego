@@ -38,7 +38,7 @@ default room_in_use := false
 room_in_use if room == true
 
 room_in_use if {
-	settings.section("rooms").mixed == "keep"
+	settings.tenant.rooms.mixed == "keep"
 	input.room.membership == "join"
 }
 

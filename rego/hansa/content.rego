@@ -2,7 +2,8 @@
 # title: Content
 # description: |
 #   What may be written and uploaded: section `content` of the tenant and of the operator. Types and sizes are judged for
-#   own and for foreign people alike; message types and file types inside encrypted events cannot be seen.
+#   own and for foreign people alike; message types and file types inside encrypted events cannot be seen. Each rule
+#   first asks whether anything is set at all, the common case, which costs least when it is asked of the data directly.
 package hansa.content
 
 import data.hansa.lib.patterns
@@ -12,40 +13,75 @@ _clear_message_types := {"m.room.message", "m.sticker", "m.poll.start", "org.mat
 
 _algorithms := {"m.megolm.v1.aes-sha2", "m.megolm.v2.aes-sha2"}
 
+_tenant := object.get(settings.tenant, "content", {})
+
+_operator := object.get(settings.operator, "content", {})
+
 # METADATA
 # description: The event type is permitted.
 default type := false
 
 type if {
-	every scope in settings.both { patterns.permits(_rules(scope, "types"), input.event.type) }
+	not data.config[input.tenant.name].content.types
+	not data.config.operator.content.types
+	input.event.type != ""
+}
+
+type if {
+	patterns.permits(object.get(_tenant, "types", {}), input.event.type)
+	patterns.permits(object.get(_operator, "types", {}), input.event.type)
 }
 
 # METADATA
 # description: The message type is permitted. Events without one are not messages in the clear.
 default msgtype := false
 
+msgtype if {
+	not data.config[input.tenant.name].content.msgtypes
+	not data.config.operator.content.msgtypes
+}
+
 msgtype if object.get(input.event, "msgtype", "") == ""
 
 msgtype if {
-	every scope in settings.both { patterns.permits(_rules(scope, "msgtypes"), input.event.msgtype) }
+	patterns.permits(object.get(_tenant, "msgtypes", {}), input.event.msgtype)
+	patterns.permits(object.get(_operator, "msgtypes", {}), input.event.msgtype)
 }
 
 # METADATA
-# description: The type of the attached or uploaded file is permitted.
+# description: The type of the attached file is permitted.
 default mimetype := false
 
-mimetype if object.get(_carrier, "mimetype", "") == ""
-
 mimetype if {
-	every scope in settings.both { patterns.permits(_rules(scope, "mimetypes"), lower(_carrier.mimetype)) }
+	not data.config[input.tenant.name].content.mimetypes
+	not data.config.operator.content.mimetypes
 }
+
+mimetype if _mimetype_permitted(object.get(input.event, "mimetype", ""))
+
+# METADATA
+# description: The type of the uploaded file is permitted.
+default upload_mimetype := false
+
+upload_mimetype if {
+	not data.config[input.tenant.name].content.mimetypes
+	not data.config.operator.content.mimetypes
+}
+
+upload_mimetype if _mimetype_permitted(object.get(input.media, "mimetype", ""))
 
 # METADATA
 # description: The event is no larger than allowed.
 default size := false
 
 size if {
-	every scope in settings.both { _fits(scope, "max_bytes", input.event) }
+	not data.config[input.tenant.name].content.max_bytes
+	not data.config.operator.content.max_bytes
+}
+
+size if {
+	_fits(object.get(_tenant, "max_bytes", "unlimited"), input.event)
+	_fits(object.get(_operator, "max_bytes", "unlimited"), input.event)
 }
 
 # METADATA
@@ -53,7 +89,13 @@ size if {
 default upload_size := false
 
 upload_size if {
-	every scope in settings.both { _fits(scope, "max_upload_bytes", input.media) }
+	not data.config[input.tenant.name].content.max_upload_bytes
+	not data.config.operator.content.max_upload_bytes
+}
+
+upload_size if {
+	_fits(object.get(_tenant, "max_upload_bytes", "unlimited"), input.media)
+	_fits(object.get(_operator, "max_upload_bytes", "unlimited"), input.media)
 }
 
 # METADATA
@@ -63,8 +105,15 @@ upload_size if {
 default encryption := false
 
 encryption if {
+	not data.config[input.tenant.name].content.encryption
+	not data.config.operator.content.encryption
 	_algorithm_known
-	every scope in settings.both { _encryption_follows(_encryption(scope)) }
+}
+
+encryption if {
+	_algorithm_known
+	_encryption_follows(_encryption(_tenant))
+	_encryption_follows(_encryption(_operator))
 }
 
 # METADATA
@@ -72,35 +121,37 @@ encryption if {
 default room_encryption := false
 
 room_encryption if {
-	every scope in settings.both { _creation_follows(_encryption(scope)) }
+	_creation_follows(_encryption(_tenant))
+	_creation_follows(_encryption(_operator))
 }
 
 # METADATA
 # description: Obligations for a new room, its encryption where that is required or forbidden.
 room_obligations := {"encryption": rule |
-	some scope in settings.both
+	some scope in [_tenant, _operator]
 	rule := _encryption(scope)
 	rule in {"required", "forbidden"}
 }
 
-_rules(scope, name) := object.get(scope, ["content", name], {})
+default _mimetype_permitted(_) := false
 
-_encryption(scope) := object.get(scope, ["content", "encryption"], "optional")
+_mimetype_permitted("")
 
-default _carrier := {}
+_mimetype_permitted(mimetype) if {
+	patterns.permits(object.get(_tenant, "mimetypes", {}), lower(mimetype))
+	patterns.permits(object.get(_operator, "mimetypes", {}), lower(mimetype))
+}
 
-_carrier := input.media if input.point == "media.upload"
+_encryption(scope) := object.get(scope, "encryption", "optional")
 
-_carrier := input.event if input.point != "media.upload"
+default _fits(_, _) := false
 
-default _fits(_, _, _) := false
+_fits("unlimited", _)
 
-_fits(scope, name, _) if object.get(scope, ["content", name], "unlimited") == "unlimited"
-
-_fits(scope, name, thing) if {
-	is_number(scope.content[name])
+_fits(limit, thing) if {
+	is_number(limit)
 	is_number(thing.size)
-	thing.size <= scope.content[name]
+	thing.size <= limit
 }
 
 default _algorithm_known := false

@@ -10,9 +10,13 @@ import data.hansa.lib.settings
 
 default subject := false
 
+subject if input.subject.tenant == input.tenant.name
+
 subject if permitted(input.subject.tenant)
 
 default target := false
+
+target if input.target.tenant == input.tenant.name
 
 target if permitted(input.target.tenant)
 
@@ -24,6 +28,8 @@ server if permitted(input.server.name)
 # description: Every server that takes part in the room is permitted.
 default room := false
 
+room if input.room.servers == [input.tenant.name]
+
 room if {
 	is_array(input.room.servers)
 	every name in input.room.servers { permitted(name) }
@@ -33,8 +39,15 @@ room if {
 # description: The name is the tenant's own, or both the tenant and the operator permit it.
 default permitted(_) := false
 
+permitted(name) if {
+	not data.config[input.tenant.name].domains
+	not data.config.operator.domains
+	name != ""
+}
+
 permitted(name) if names.normal(name) == input.tenant.name
 
 permitted(name) if {
-	every scope in settings.both { names.permits(object.get(scope, "domains", {}), name) }
+	names.permits(object.get(settings.tenant, "domains", {}), name)
+	names.permits(object.get(settings.operator, "domains", {}), name)
 }

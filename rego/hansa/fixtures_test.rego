@@ -135,19 +135,28 @@ accepted := {point: ask(point, parts) |
 	}
 }
 
-# The decisions of all points for one input.
-decisions[concat(".", [area, act])] := decision if {
+# The names of all points of the library.
+points contains concat(".", [area, act]) if {
 	some area, act
-	decision := data.hansa.points[area][act].decision
+	data.hansa.points[area][act].decision
 }
 
-decisions["contact"] := data.hansa.points.contact.decision
+points contains "contact" if data.hansa.points.contact.decision
 
-decisions["partner"] := data.hansa.points.partner.decision
+points contains "partner" if data.hansa.points.partner.decision
 
 # The decision of one point for an input, with the settings of this file.
 decide(point, question) := answer if {
-	answer := decisions[point] with input as question with data.config as config
+	[area, act] := split(point, ".")
+	answer := data.hansa.points[area][act].decision with input as question with data.config as config
+}
+
+decide("contact", question) := answer if {
+	answer := data.hansa.points.contact.decision with input as question with data.config as config
+}
+
+decide("partner", question) := answer if {
+	answer := data.hansa.points.partner.decision with input as question with data.config as config
 }
 
 codes(decision) := {reason.code | some reason in decision.reasons}

@@ -12,8 +12,6 @@ import data.hansa.lib.sets
 import data.hansa.lib.settings
 import data.hansa.subjects
 
-_bridged_kinds := {"ghost", "bridge"}
-
 # METADATA
 # description: |
 #   The pools do not keep subject and target apart. Pools of one tenant say nothing about people of others, and ghosts of
@@ -24,9 +22,16 @@ pair if subjects.self
 
 pair if input.subject.tenant != input.target.tenant
 
-pair if input.subject.kind in _bridged_kinds
+pair if {
+	input.subject.tenant == input.tenant.name
+	input.target.tenant == input.tenant.name
+	input.subject.pools == []
+	input.target.pools == []
+}
 
-pair if input.target.kind in _bridged_kinds
+pair if input.subject.kind in {"ghost", "bridge"}
+
+pair if input.target.kind in {"ghost", "bridge"}
 
 pair if {
 	subjects.same_tenant

@@ -11,7 +11,8 @@ import data.hansa.lib.settings
 default permitted := false
 
 permitted if {
-	settings.section("previews").enabled == true
+	settings.tenant.previews.enabled == true
 	object.get(settings.operator, ["previews", "enabled"], true) == true
-	every scope in settings.both { domains.permits(object.get(scope, "previews", {}), input.server.name) }
+	domains.permits(settings.tenant.previews, input.server.name)
+	domains.permits(object.get(settings.operator, "previews", {}), input.server.name)
 }

@@ -13,8 +13,8 @@ default writable := false
 writable if input.subject.kind == "operator"
 
 writable if {
-	locked := object.get(settings.section("profiles"), "locked", [])
+	locked := object.get(settings.tenant, ["profiles", "locked"], [])
 	is_array(locked)
 	every field in locked { field != input.account.field }
-	who.matches(object.get(settings.section("profiles"), "write", "everyone"), input.subject)
+	who.matches(object.get(settings.tenant, ["profiles", "write"], "everyone"), input.subject)
 }

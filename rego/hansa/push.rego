@@ -12,9 +12,8 @@ import data.hansa.lib.settings
 default permitted := false
 
 permitted if {
-	every scope in settings.both {
-		domains.any_match(object.get(scope, ["push", "gateways"], ["*"]), input.server.name)
-	}
+	domains.any_match(object.get(settings.tenant, ["push", "gateways"], ["*"]), input.server.name)
+	domains.any_match(object.get(settings.operator, ["push", "gateways"], ["*"]), input.server.name)
 }
 
 # METADATA
@@ -24,6 +23,6 @@ obligations := {"push_format": "event_id_only" | _ids_only}
 default _ids_only := true
 
 _ids_only := false if {
-	settings.section("push").content == true
+	settings.tenant.push.content == true
 	object.get(settings.operator, ["push", "content"], true) == true
 }

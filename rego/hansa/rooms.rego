@@ -9,6 +9,10 @@ import data.hansa.lib.settings
 import data.hansa.lib.who
 import data.hansa.subjects
 
+_tenant := object.get(settings.tenant, "rooms", {})
+
+_operator := object.get(settings.operator, "rooms", {})
+
 default create := false
 
 create if _may("create")
@@ -48,7 +52,7 @@ default join_rule := false
 join_rule if _join_rule == ""
 
 join_rule if {
-	every scope in settings.both { _listed(scope, "join_rules", _join_rule) }
+	_listed("join_rules", _join_rule)
 }
 
 # METADATA
@@ -58,14 +62,14 @@ default history := false
 history if _history == ""
 
 history if {
-	object.get(settings.tenant, ["rooms", "history_visibility"], "unset") == "unset"
+	object.get(_tenant, "history_visibility", "unset") == "unset"
 	_history in {"invited", "joined", "shared"}
-	_listed(settings.operator, "history_visibility", _history)
+	_in_list(_operator, "history_visibility", _history)
 }
 
 history if {
-	_history in settings.tenant.rooms.history_visibility
-	_listed(settings.operator, "history_visibility", _history)
+	_history in _tenant.history_visibility
+	_in_list(_operator, "history_visibility", _history)
 }
 
 # METADATA
@@ -75,7 +79,7 @@ default version := false
 version if _version == ""
 
 version if {
-	every scope in settings.both { _listed(scope, "versions", _version) }
+	_listed("versions", _version)
 }
 
 # METADATA
@@ -85,7 +89,7 @@ default type := false
 type if object.get(input.room, "type", "") == ""
 
 type if {
-	every scope in settings.both { _listed(scope, "types", input.room.type) }
+	_listed("types", input.room.type)
 }
 
 # METADATA
@@ -93,7 +97,13 @@ type if {
 default size := false
 
 size if {
-	every scope in settings.both { _has_room(object.get(scope, ["rooms", "max_members"], "unlimited")) }
+	not data.config[input.tenant.name].rooms.max_members
+	not data.config.operator.rooms.max_members
+}
+
+size if {
+	_has_room(object.get(_tenant, "max_members", "unlimited"))
+	_has_room(object.get(_operator, "max_members", "unlimited"))
 }
 
 # METADATA
@@ -134,23 +144,37 @@ obligations := {"federate": false | not_federating}
 
 default not_federating := false
 
-not_federating if "never" in {object.get(scope, ["rooms", "federate"], "agreed") | some scope in settings.both}
+not_federating if _federates == false
 
 default _federates := false
 
-_federates if not_federating == false
+_federates if {
+	not data.config[input.tenant.name].rooms.federate
+	not data.config.operator.rooms.federate
+}
+
+_federates if {
+	object.get(_tenant, "federate", "agreed") == "agreed"
+	object.get(_operator, "federate", "agreed") == "agreed"
+}
 
 # A rule about people, in the settings of the operator and, for its own people, of the tenant.
 default _may(_) := false
 
 _may(name) if {
+	not data.config[input.tenant.name].rooms[name]
+	not data.config.operator.rooms[name]
+}
+
+_may(name) if {
 	subjects.own_tenant
-	every scope in settings.both { who.matches(object.get(scope, ["rooms", name], "everyone"), input.subject) }
+	who.matches(object.get(_tenant, name, "everyone"), input.subject)
+	who.matches(object.get(_operator, name, "everyone"), input.subject)
 }
 
 _may(name) if {
 	input.subject.tenant != input.tenant.name
-	who.matches(object.get(settings.operator, ["rooms", name], "everyone"), input.subject)
+	who.matches(object.get(_operator, name, "everyone"), input.subject)
 }
 
 # What the request sets: the room as it is to be created, or the value of the state event or the upgrade.
@@ -182,11 +206,23 @@ _newcomer := input.target if input.point == "room.invite"
 
 _newcomer := input.subject if input.point != "room.invite"
 
-default _listed(_, _, _) := false
+default _listed(_, _) := false
 
-_listed(scope, name, _) if object.get(scope, ["rooms", name], "unset") == "unset"
+_listed(name, _) if {
+	not data.config[input.tenant.name].rooms[name]
+	not data.config.operator.rooms[name]
+}
 
-_listed(scope, name, value) if value in scope.rooms[name]
+_listed(name, value) if {
+	_in_list(_tenant, name, value)
+	_in_list(_operator, name, value)
+}
+
+default _in_list(_, _, _) := false
+
+_in_list(scope, name, _) if object.get(scope, name, "unset") == "unset"
+
+_in_list(scope, name, value) if value in scope[name]
 
 default _has_room(_) := false
 

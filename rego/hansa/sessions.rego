@@ -10,12 +10,17 @@ import data.hansa.lib.networks
 import data.hansa.lib.settings
 import data.hansa.lib.who
 
+_tenant := object.get(settings.tenant, "sessions", {})
+
+_operator := object.get(settings.operator, "sessions", {})
+
 # METADATA
 # description: The person is among those who may log in.
 default people := false
 
 people if {
-	every scope in settings.both { who.matches(object.get(scope, ["sessions", "login"], "everyone"), input.subject) }
+	who.matches(object.get(_tenant, "login", "everyone"), input.subject)
+	who.matches(object.get(_operator, "login", "everyone"), input.subject)
 }
 
 # METADATA
@@ -23,7 +28,8 @@ people if {
 default network := false
 
 network if {
-	every scope in settings.both { _network_permitted(object.get(scope, "sessions", {})) }
+	_network_permitted(_tenant)
+	_network_permitted(_operator)
 }
 
 # METADATA
@@ -31,7 +37,8 @@ network if {
 default hours := false
 
 hours if {
-	every scope in settings.both { _time_permitted(object.get(scope, "sessions", {})) }
+	_time_permitted(_tenant)
+	_time_permitted(_operator)
 }
 
 default _network_permitted(_) := false

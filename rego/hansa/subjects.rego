@@ -5,13 +5,14 @@
 #   server speaks only for itself, and only at the points that name it.
 package hansa.subjects
 
-_people := {"user", "bot", "ghost", "bridge"}
-
 # METADATA
 # description: The subject is a person, a bot or a bridge of a named tenant.
 default subject := false
 
-subject if _person(input.subject)
+subject if {
+	input.subject.kind in {"user", "bot", "ghost", "bridge"}
+	input.subject.tenant != ""
+}
 
 subject if input.subject.kind == "operator"
 
@@ -19,7 +20,10 @@ subject if input.subject.kind == "operator"
 # description: The target is a person, a bot or a bridge of a named tenant.
 default target := false
 
-target if _person(input.target)
+target if {
+	input.target.kind in {"user", "bot", "ghost", "bridge"}
+	input.target.tenant != ""
+}
 
 # METADATA
 # description: The subject is a person, or a whole server that asks for its users.
@@ -82,11 +86,4 @@ default same_tenant := false
 same_tenant if {
 	input.subject.tenant == input.target.tenant
 	input.subject.tenant != ""
-}
-
-default _person(_) := false
-
-_person(user) if {
-	user.kind in _people
-	user.tenant != ""
 }

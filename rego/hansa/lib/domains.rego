@@ -40,6 +40,8 @@ any_match(entries, name) if {
 #   `allow` permits nobody, `deny` wins. A part that is not a list permits nothing.
 default permits(_, _) := false
 
+permits({}, name) if name != ""
+
 permits(rules, name) if {
 	allowed := object.get(rules, "allow", ["*"])
 	denied := object.get(rules, "deny", [])

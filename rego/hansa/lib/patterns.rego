@@ -38,6 +38,8 @@ any_match(entries, word) if {
 #   `allow` permits none, `deny` wins. A part that is not a list permits nothing.
 default permits(_, _) := false
 
+permits({}, word) if word != ""
+
 permits(rules, word) if {
 	allowed := object.get(rules, "allow", ["*"])
 	denied := object.get(rules, "deny", [])

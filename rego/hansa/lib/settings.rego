@@ -2,7 +2,8 @@
 # title: Settings
 # description: |
 #   The YAML of the tenant that is asked (folder policy/<tenant>/) and of the operator (folder policy/operator/).
-#   Both are empty objects when nobody wrote any; the areas then use their defaults.
+#   Both are empty objects when nobody wrote any; the areas then use their defaults. A check of an area that both may
+#   set must pass in each of them, so the operator can only narrow.
 package hansa.lib.settings
 
 default tenant := {}
@@ -12,11 +13,3 @@ tenant := data.config[input.tenant.name]
 default operator := {}
 
 operator := data.config.operator
-
-# METADATA
-# description: Both sets of settings. A check must pass in each of them, so the operator can only narrow.
-both := [tenant, operator]
-
-# METADATA
-# description: One section of the settings of the tenant, an empty object when it is not there.
-section(name) := object.get(tenant, name, {})

@@ -13,17 +13,9 @@ test_tenant_without_folder_has_empty_settings if {
 }
 
 test_no_data_at_all_gives_empty_settings if {
-	settings.both == [{}, {}] with input as {"tenant": {"name": "globex.example"}} with data.config as {}
+	[settings.tenant, settings.operator] == [{}, {}] with input as {"tenant": {"name": "globex.example"}} with data.config as {}
 }
 
 test_operator_reads_the_operator_folder if {
 	settings.operator.domains.deny == ["evil.example"] with input as {"tenant": {"name": "acme.example"}} with data.config as _config
-}
-
-test_section_is_empty_when_absent if {
-	settings.section("push") == {} with input as {"tenant": {"name": "acme.example"}} with data.config as _config
-}
-
-test_section_returns_the_part if {
-	settings.section("rooms") == {"create": "nobody"} with input as {"tenant": {"name": "acme.example"}} with data.config as _config
 }

@@ -12,9 +12,13 @@ import data.hansa.rooms
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := verdict.of(_own) if agreements.elsewhere == false
+decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+	{outcome | some outcome in _checks} == {true}
+} else := verdict.denied(_checks)
 
-decision := verdict.of(object.union(_own, _foreign)) if agreements.elsewhere == true
+_checks := _own if agreements.elsewhere == false
+
+_checks := object.union(_own, _foreign) if agreements.elsewhere == true
 
 _own := {
 	"subjects.subject": subjects.subject_or_server,

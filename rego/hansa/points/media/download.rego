@@ -12,9 +12,13 @@ import data.hansa.media
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := verdict.of(_own) if media.own == true
+decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+	{outcome | some outcome in _checks} == {true}
+} else := verdict.denied(_checks)
 
-decision := verdict.of(object.union(_own, _foreign)) if media.own == false
+_checks := _own if media.own == true
+
+_checks := object.union(_own, _foreign) if media.own == false
 
 _own := {
 	"subjects.subject": subjects.subject_or_server,

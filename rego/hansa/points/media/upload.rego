@@ -9,13 +9,15 @@ import data.hansa.lib.verdict
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := verdict.of(_checks)
+decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+	{outcome | some outcome in _checks} == {true}
+} else := verdict.denied(_checks)
 
 _checks := {
 	"subjects.subject": subjects.subject,
 	"subjects.own_tenant": subjects.own_tenant,
 	"whitelist.subject": whitelist.subject,
 	"bridges.permitted": bridges.permitted,
-	"content.mimetype": content.mimetype,
+	"content.mimetype": content.upload_mimetype,
 	"content.upload_size": content.upload_size,
 }

@@ -12,9 +12,13 @@ import data.hansa.rooms
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := verdict.of(_change) if _look_up == false
+decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+	{outcome | some outcome in _checks} == {true}
+} else := verdict.denied(_checks)
 
-decision := verdict.of(_answer) if _look_up == true
+_checks := _change if _look_up == false
+
+_checks := _answer if _look_up == true
 
 default _look_up := false
 

@@ -12,9 +12,13 @@ import data.hansa.rooms
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := verdict.of(_people) if subjects.server == false
+decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+	{outcome | some outcome in _checks} == {true}
+} else := verdict.denied(_checks)
 
-decision := verdict.of(_servers) if subjects.server == true
+_checks := _people if subjects.server == false
+
+_checks := _servers if subjects.server == true
 
 _people := {
 	"subjects.subject": subjects.subject,
