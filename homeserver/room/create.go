@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"hansa/matrix"
 	"hansa/matrix/auth"
@@ -144,6 +145,11 @@ func (s *Service) next(ctx context.Context, l *live, n *NewRoom, d *Draft, decid
 		}
 	}
 	a, unchanged, err := s.build(ctx, l, d, &decision)
+	var refused *matrix.Error
+	if errors.As(err, &refused) && refused.Code == matrix.CodeForbidden {
+		// The rules of the room forbid what is to make it: the request contradicts itself.
+		return nil, matrix.Errorf(http.StatusBadRequest, matrix.CodeInvalidRoomState, "%s cannot be part of the new room: %s", d.Type, refused.Message)
+	}
 	if err != nil || unchanged != "" {
 		return nil, err
 	}

@@ -134,6 +134,10 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 		l.mu.Unlock()
 		return Sent{}, true, nil
 	}
+	if !(d.Type == typeMember && d.StateKey != nil) && l.members[d.Sender].membership != auth.Join {
+		l.mu.Unlock()
+		return Sent{}, false, ErrUnknownRoom // who is not in a room does not learn from the answer that it exists
+	}
 	q, err := s.ask(ctx, l, d)
 	l.mu.Unlock()
 	if err != nil {
