@@ -1,0 +1,25 @@
+package hansa.points_test.keys.claim
+
+import data.hansa.fixtures
+
+_changed(change) := fixtures.decide("keys.claim", object.union(fixtures.accepted["keys.claim"], change))
+
+test_accepted_input_is_allowed if fixtures.decide("keys.claim", fixtures.accepted["keys.claim"]).allow == true
+
+test_target_out_of_reach if {
+	answer := _changed({"contact": {"allow": false, "reverse": false}})
+	answer.allow == false
+	"no_contact" in fixtures.codes(answer)
+}
+
+test_target_that_is_not_listed if {
+	answer := _changed({"target": {"listed": false}})
+	answer.allow == false
+	"no_such_person" in fixtures.codes(answer)
+}
+
+test_messages_that_are_not_agreed if {
+	answer := _changed({"target": fixtures.gus, "agreements": {"outgoing": object.union(fixtures.record, {"scope": {"features": ["presence"]}})}})
+	answer.allow == false
+	"feature_not_agreed" in fixtures.codes(answer)
+}

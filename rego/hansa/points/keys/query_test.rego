@@ -1,0 +1,25 @@
+package hansa.points_test.keys.query
+
+import data.hansa.fixtures
+
+_changed(change) := fixtures.decide("keys.query", object.union(fixtures.accepted["keys.query"], change))
+
+test_accepted_input_is_allowed if fixtures.decide("keys.query", fixtures.accepted["keys.query"]).allow == true
+
+test_target_out_of_reach if {
+	answer := _changed({"contact": {"allow": false, "reverse": false}})
+	answer.allow == false
+	"no_contact" in fixtures.codes(answer)
+}
+
+test_target_that_is_not_listed if {
+	answer := _changed({"target": {"listed": false}})
+	answer.allow == false
+	"no_such_person" in fixtures.codes(answer)
+}
+
+test_messages_that_are_not_agreed if {
+	answer := _changed({"target": fixtures.gus, "agreements": {"outgoing": object.union(fixtures.record, {"scope": {"features": ["presence"]}})}})
+	answer.allow == false
+	"feature_not_agreed" in fixtures.codes(answer)
+}

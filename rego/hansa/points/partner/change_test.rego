@@ -1,0 +1,25 @@
+package hansa.points_test.partner.change
+
+import data.hansa.fixtures
+
+_changed(change) := fixtures.decide("partner.change", object.union(fixtures.accepted["partner.change"], change))
+
+test_accepted_input_is_allowed if fixtures.decide("partner.change", fixtures.accepted["partner.change"]).allow == true
+
+test_person_without_role if {
+	answer := _changed({"subject": fixtures.ann})
+	answer.allow == false
+	"missing_role" in fixtures.codes(answer)
+}
+
+test_administrator_of_another_tenant if {
+	answer := _changed({"subject": object.union(fixtures.gus, {"roles": ["admin"]})})
+	answer.allow == false
+	"other_tenant" in fixtures.codes(answer)
+}
+
+test_break_glass_without_approval if {
+	answer := _changed({"admin": {"action": "break_glass.read"}})
+	answer.allow == false
+	"approval_needed" in fixtures.codes(answer)
+}
