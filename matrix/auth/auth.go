@@ -10,9 +10,9 @@
 // Where the versions differ, the flags of matrix.RoomVersion decide; there is one text of each rule. Signatures of the
 // sender are not looked at (package signing), nor is policy: a denial by policy is no auth rule.
 //
-// spec: server-server-api#authorization-rules
-// spec: rooms/v1
-// spec: rooms/v12
+// spec: server-server-api#authorisation-rules
+// spec: rooms/v1#authorisation-rules
+// spec: rooms/v12#authorisation-rules
 package auth
 
 import (

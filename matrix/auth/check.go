@@ -10,7 +10,7 @@ import (
 // Check judges an event against the state that r and in describe: nil or *Denied. The rules about auth_events are
 // CheckAuthEvents.
 //
-// spec: server-server-api#authorization-rules
+// spec: server-server-api#authorisation-rules
 func (r *Rules) Check(ev *event.Event, in Facts) error {
 	if d := r.check(ev, in); d != nil {
 		return d
@@ -86,7 +86,7 @@ func (r *Rules) checkRoom(ev *event.Event) *Denied {
 	return nil
 }
 
-// spec: rooms/v1
+// spec: rooms/v1#authorisation-rules
 func checkAliases(ev *event.Event) *Denied {
 	if ev.StateKey == nil {
 		return deny("aliases.state_key", "m.room.aliases must be state.")
@@ -97,7 +97,7 @@ func checkAliases(ev *event.Event) *Denied {
 	return nil
 }
 
-// spec: rooms/v1
+// spec: rooms/v1#authorisation-rules
 func (r *Rules) checkRedaction(ev *event.Event, level Level) *Denied {
 	if level >= r.levels.Redact() || sameServer(ev.ID, ev.Redacts) {
 		return nil

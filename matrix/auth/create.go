@@ -12,9 +12,9 @@ import (
 
 // CheckCreate is the rule for the create event, which no state can authorise.
 //
-// spec: rooms/v1
-// spec: rooms/v11
-// spec: rooms/v12
+// spec: rooms/v1#authorisation-rules
+// spec: rooms/v11#authorisation-rules
+// spec: rooms/v12#authorisation-rules
 func CheckCreate(ev *event.Event) error {
 	v := ev.Version
 	if !ev.Is(TypeCreate, "") {

@@ -11,11 +11,11 @@ const authoriser = "join_authorised_via_users_server"
 
 // checkMember is the rule for m.room.member.
 //
-// spec: rooms/v1
-// spec: rooms/v7
-// spec: rooms/v8
-// spec: rooms/v10
-// spec: rooms/v12
+// spec: rooms/v1#authorisation-rules
+// spec: rooms/v7#authorisation-rules
+// spec: rooms/v8#authorisation-rules
+// spec: rooms/v10#authorisation-rules
+// spec: rooms/v12#authorisation-rules
 func (r *Rules) checkMember(ev *event.Event, in Facts) *Denied {
 	if ev.StateKey == nil {
 		return deny("member.state_key", "A membership must be state.")
@@ -48,7 +48,7 @@ func (r *Rules) checkMember(ev *event.Event, in Facts) *Denied {
 
 // checkAuthoriserSignature asks for the signature of the server that let the user in, whatever the membership is.
 //
-// spec: rooms/v8
+// spec: rooms/v8#authorisation-rules
 func checkAuthoriserSignature(ev *event.Event, in Facts) *Denied {
 	raw, ok := canonicaljson.Find(ev.Content, authoriser)
 	if !ok {
@@ -158,7 +158,7 @@ func (r *Rules) checkBan(ev *event.Event, target matrix.UserID, in Facts) *Denie
 	return nil
 }
 
-// spec: rooms/v7
+// spec: rooms/v7#authorisation-rules
 func (r *Rules) checkKnock(ev *event.Event, target matrix.UserID, in Facts) *Denied {
 	if r.joinRule != JoinRuleKnock && !(r.joinRule == JoinRuleKnockRestricted && r.version.KnockRestricted) {
 		return deny("member.knock.rule", "The join rule %.32q does not allow knocking.", r.joinRule)

@@ -7,10 +7,10 @@ import (
 
 // checkPowerLevels is the rule for a change of power levels by a sender of the given level.
 //
-// spec: rooms/v1
-// spec: rooms/v6
-// spec: rooms/v10
-// spec: rooms/v12
+// spec: rooms/v1#authorisation-rules
+// spec: rooms/v6#authorisation-rules
+// spec: rooms/v10#authorisation-rules
+// spec: rooms/v12#authorisation-rules
 func (r *Rules) checkPowerLevels(ev *event.Event, level Level) *Denied {
 	next, err := ParsePowerLevels(r.version, ev.Content)
 	if err != nil {

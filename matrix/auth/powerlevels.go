@@ -72,9 +72,9 @@ func defaultPowerLevels() *PowerLevels {
 // ParsePowerLevels reads the content of an m.room.power_levels as the room version allows: integers; integers in strings
 // up to version 9; floats, cut at the point, up to version 5.
 //
-// spec: rooms/v1
-// spec: rooms/v6
-// spec: rooms/v10
+// spec: rooms/v1#mroompower_levels-events-accept-values-as-strings
+// spec: rooms/v1#mroompower_levels-events-accept-values-as-floats
+// spec: rooms/v10#values-in-mroompower_levels-events-must-be-integers
 func ParsePowerLevels(v *matrix.RoomVersion, content jsontext.Value) (*PowerLevels, error) {
 	p := defaultPowerLevels()
 	names := scalarNames()

@@ -76,8 +76,8 @@ func appendThirdParty(keys []event.StateKey, content jsontext.Value) []event.Sta
 // authEvents are the events that ev.AuthEvents names, in any order. The answer is nil, *Denied, or ErrMissing where the
 // caller must find more events first.
 //
-// spec: rooms/v1
-// spec: rooms/v12
+// spec: rooms/v1#authorisation-rules
+// spec: rooms/v12#authorisation-rules
 func CheckAuthEvents(ev *event.Event, authEvents []*event.Event, rejected func(matrix.EventID) bool) error {
 	if ev.Type == TypeCreate {
 		return nil

@@ -18,7 +18,7 @@ const maxThirdPartyKeys = 32
 // checkThirdParty is the branch of the invite rule for an invite that an identity server promised. Neither the level nor the
 // membership of the sender counts: the m.room.third_party_invite was checked for both.
 //
-// spec: rooms/v1
+// spec: rooms/v1#authorisation-rules
 func checkThirdParty(ev *event.Event, raw jsontext.Value, in Facts) *Denied {
 	target := *ev.StateKey
 	if in.Membership(matrix.UserID(target)) == Ban {

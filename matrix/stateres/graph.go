@@ -121,12 +121,12 @@ func ConflictedSubgraph(conflicted []matrix.EventID, graph Graph, limit int) ([]
 			lowest = n.Rank
 		}
 	}
-	// Down: what the given events reach, as far as it can still lead to one of them.
+	// Down: what the given events reach, as far as it can still lead to one that is not found yet.
 	var order []*walkNode
 	for w.open.Len() > 0 {
 		level := w.popLevel()
 		order = append(order, level...)
-		if level[0].Rank <= lowest {
+		if level[0].Rank <= lowest+1 {
 			continue
 		}
 		var next []matrix.EventID
