@@ -59,8 +59,7 @@ _links(pool, name) if name in pool.contact["with"]
 
 _pools(tenant) := {name: pool |
 	some name, pool in data.config[tenant]
-	not name in object.keys(shape.sections)
-	not name in object.keys(shape.collections)
+	not name in shape.reserved
 	is_object(pool)
 }
 

@@ -34,6 +34,14 @@ collections := {
 }
 
 # METADATA
+# description: Names at the top that hold whatever the rules of an admin need.
+free := {"custom"}
+
+# METADATA
+# description: The names at the top that are no pools.
+reserved := (object.keys(sections) | object.keys(collections)) | free
+
+# METADATA
 # description: The keys of a pool.
 pool := {"groups": "words", "users": "user_ids", "contact": "contact", "title": "text"}
 
@@ -99,19 +107,19 @@ problems contains problem if {
 	some tenant, settings in data.config
 	tenant != "operator"
 	some name, section in settings
-	not name in object.keys(sections)
-	not name in object.keys(collections)
+	not name in reserved
 	some problem in _problems([tenant, name], section, pool)
 }
 
 problems contains problem if {
 	some name, section in data.config.operator
+	not name in free
 	some problem in _problems(["operator", name], section, operator[name])
 }
 
 problems contains _problem(["operator", name], message) if {
 	some name, _ in data.config.operator
-	not name in object.keys(operator)
+	not name in (object.keys(operator) | free)
 	message := sprintf("has no meaning for the operator; known are %s", [_names(operator)])
 }
 
