@@ -79,13 +79,13 @@ func (tx *Tx) PutFallbackKey(k OneTimeKey) (bool, error) {
 
 // KeyCounts says how many one-time keys of each algorithm a device has left, and of which algorithms its fallback key is unused.
 type KeyCounts struct {
-	OneTime map[string]int64
+	OneTime map[string]int
 	Unused  []string
 }
 
 // LoadKeyCounts counts what is left of a device's one-time and fallback keys.
 func (tx *Tx) LoadKeyCounts(user matrix.UserID, device matrix.DeviceID) (KeyCounts, error) {
-	c := KeyCounts{OneTime: map[string]int64{}}
+	c := KeyCounts{OneTime: map[string]int{}}
 	err := tx.query(func(r *sql.Rows) error {
 		var kind, n int64
 		var algorithm string
@@ -93,7 +93,7 @@ func (tx *Tx) LoadKeyCounts(user matrix.UserID, device matrix.DeviceID) (KeyCoun
 			return err
 		}
 		if kind == 0 {
-			c.OneTime[goText(algorithm)] = n
+			c.OneTime[goText(algorithm)] = int(n)
 		} else {
 			c.Unused = append(c.Unused, goText(algorithm))
 		}
@@ -198,4 +198,15 @@ func (tx *Tx) UseFallbackKeys(list []Claim) (keys []OneTimeKey, fresh []matrix.U
 	err = tx.bulk(`WITH wanted AS (`, claimTypes(), `) UPDATE fallback_keys SET used = 1 FROM wanted WHERE fallback_keys.user_id = wanted.column1
 		AND fallback_keys.device_id = wanted.column2 AND fallback_keys.algorithm = wanted.column3`, claimRows(unused), nil)
 	return keys, fresh, err
+}
+
+// ForgetOneTimeKeys removes the one-time and fallback keys of a device, after it came by a new identity.
+func (tx *Tx) ForgetOneTimeKeys(user matrix.UserID, device matrix.DeviceID) error {
+	for _, q := range []string{`DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = $2`,
+		`DELETE FROM claimed_keys WHERE user_id = $1 AND device_id = $2`, `DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = $2`} {
+		if _, err := tx.exec(q, dbText(string(user)), dbText(string(device))); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -279,3 +279,14 @@ func parseExtremities(s string) ([]matrix.EventID, error) {
 	var out []matrix.EventID
 	return out, json.Unmarshal([]byte(s), &out)
 }
+
+// LoadUnread returns, for each room, the newest visible events after what a user has read there (by an unthreaded receipt), has sent there, or since
+// the user joined, oldest first and at most limit a room.
+func (tx *Tx) LoadUnread(rooms []matrix.RoomID, user matrix.UserID, limit int) (map[matrix.RoomID][]*Event, error) {
+	return tx.byRoom(tx.events(selectEventSQL+`JOIN memberships m ON m.room_num = e.room_num AND m.user_id = $2
+		WHERE r.room_id SET($1) AND e.pos > m.pos`+visibleSQL+`
+		AND e.pos > COALESCE((SELECT MAX(p.event_pos) FROM receipts p WHERE p.room_num = r.room_num AND p.user_id = $2 AND p.thread_id = ''
+			AND p.receipt_type IN ('m.read', 'm.read.private')), 0)
+		AND e.pos >= COALESCE((SELECT x.pos FROM events x WHERE x.room_num = r.room_num AND x.flags & 15 = 0
+			ORDER BY x.pos DESC LIMIT 1 OFFSET $3), -9223372036854775807) ORDER BY e.pos`, setOf(tx, rooms), dbText(string(user)), limit))
+}

@@ -261,3 +261,26 @@ func (tx *Tx) SetCursor(name string, pos int64) error {
 	}
 	return nil
 }
+
+// LoadReceiptsOf returns the receipts that moved after since and up to upto in the rooms that a user is joined to.
+func (tx *Tx) LoadReceiptsOf(user matrix.UserID, since, upto int64) ([]Receipt, error) {
+	return tx.receipts(selectReceiptsSQL+`JOIN memberships m ON m.room_num = p.room_num AND m.user_id = $1 AND m.membership = 'join'
+		WHERE p.pos > $2 AND p.pos <= $3`, dbText(string(user)), since, upto)
+}
+
+// LoadSharedDeviceChanges returns the users whose devices or keys changed after since and up to upto, of those who share a room with a user, and the
+// user too.
+func (tx *Tx) LoadSharedDeviceChanges(user matrix.UserID, since, upto int64) ([]matrix.UserID, error) {
+	var out []matrix.UserID
+	err := tx.query(func(r *sql.Rows) error {
+		var u string
+		if err := r.Scan(&u); err != nil {
+			return err
+		}
+		out = append(out, matrix.UserID(goText(u)))
+		return nil
+	}, `SELECT d.user_id FROM device_list_changes d WHERE d.pos > $2 AND d.pos <= $3 AND (d.user_id = $1 OR EXISTS (
+		SELECT 1 FROM memberships a JOIN memberships b ON b.room_num = a.room_num AND b.user_id = $1 AND b.membership = 'join'
+		WHERE a.user_id = d.user_id AND a.membership = 'join'))`, dbText(string(user)), since, upto)
+	return out, err
+}

@@ -28,7 +28,7 @@ func newCrowd() *crowd {
 func (c *crowd) add(user matrix.UserID, p *policy.Party) {
 	c.remove(user)
 	c.parties[user] = p
-	c.audience.Set(p)
+	c.audience.Add(p)
 	for _, pool := range p.Pools {
 		c.pools[pool]++
 	}
@@ -41,7 +41,7 @@ func (c *crowd) remove(user matrix.UserID) {
 		return
 	}
 	delete(c.parties, user)
-	c.audience.Remove(string(user))
+	c.audience.Remove(p)
 	for _, pool := range p.Pools {
 		if c.pools[pool]--; c.pools[pool] == 0 {
 			delete(c.pools, pool)

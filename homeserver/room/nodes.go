@@ -41,6 +41,13 @@ func (c *nodeCache) find(h statemap.Hash) ([]byte, bool) {
 
 // loader reads nodes through the cache.
 func (s *Service) loader(ctx context.Context) statemap.Loader {
+	return s.cached(func(missing []statemap.Hash) (found map[statemap.Hash][]byte, err error) {
+		err = s.DB.Read(ctx, func(tx *storage.Tx) error { found, err = tx.LoadNodes(missing); return err })
+		return found, err
+	})
+}
+
+func (s *Service) cached(read statemap.Loader) statemap.Loader {
 	return func(hashes []statemap.Hash) (map[statemap.Hash][]byte, error) {
 		out := make(map[statemap.Hash][]byte, len(hashes))
 		var missing []statemap.Hash
@@ -54,18 +61,16 @@ func (s *Service) loader(ctx context.Context) statemap.Loader {
 		if len(missing) == 0 {
 			return out, nil
 		}
-		err := s.DB.Read(ctx, func(tx *storage.Tx) error {
-			found, err := tx.LoadNodes(missing)
-			for h, d := range found {
-				out[h] = d
-			}
-			return err
-		})
-		for _, h := range missing {
-			if d, ok := out[h]; ok {
-				s.nodes.put(h, d)
-			}
+		found, err := read(missing)
+		for h, d := range found {
+			out[h] = d
+			s.nodes.put(h, d)
 		}
 		return out, err
 	}
+}
+
+// NodesIn is a loader of the state tree that reads through the cache and inside a transaction.
+func (s *Service) NodesIn(tx *storage.Tx) statemap.Loader {
+	return s.cached(tx.LoadNodes)
 }

@@ -87,3 +87,17 @@ func (s *Service) PolicyFacts(ctx context.Context, id matrix.RoomID, user matrix
 	facts.Membership = l.members[user].membership
 	return &facts, l.crowd.audience, nil
 }
+
+// Audience is who is present in a room, as policy sees it.
+func (s *Service) Audience(ctx context.Context, id matrix.RoomID) (*policy.Audience, error) {
+	l, err := s.live(ctx, id)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := s.gather(ctx, l); err != nil {
+		return nil, unavailable(err)
+	}
+	return l.crowd.audience, nil
+}

@@ -1,0 +1,480 @@
+package clientsync
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/event"
+	"hansa/matrix/pushrule"
+	"hansa/storage"
+)
+
+const (
+	// inboxMax is how many entries an inbox keeps; a reader who is further behind reads from the database.
+	inboxMax = 2048
+	// onlineFor is how long an inbox stays after its last reader has gone.
+	onlineFor = 2 * time.Minute
+)
+
+// hub reads the log once per node and puts each entry into the inboxes of the online users whom it concerns.
+//
+// Lock order: hub.mu, then inbox.mu.
+type hub struct {
+	s  *Service
+	mu sync.Mutex
+	// pos is how far the log was read. It and what follows are guarded by mu.
+	pos     int64
+	online  map[matrix.UserID]*inbox
+	byRoom  map[matrix.RoomID]map[*inbox]struct{} // who is joined there
+	started chan struct{}
+}
+
+// delivery is one entry in an inbox.
+type delivery struct {
+	pos  int64
+	item *item // of an event
+	// was is the reader's own membership before, where the event changes it.
+	was   string
+	own   bool // the event is the reader's own membership
+	entry *storage.Entry
+}
+
+// inbox is what is new for one online user.
+type inbox struct {
+	user matrix.UserID
+
+	mu sync.Mutex
+	// floor: everything after it that concerns the user is in list. Guarded by mu, like all below.
+	floor   int64
+	upto    int64
+	list    []delivery
+	changed chan struct{} // closed and replaced at news
+	readers int
+	idle    time.Time // since when nobody reads
+	rooms   map[matrix.RoomID]string
+	ignored map[matrix.UserID]bool
+	counts  map[matrix.RoomID]*unread
+	push    *pushrule.Evaluator
+	devices map[matrix.DeviceID]*device
+}
+
+// device is what this node remembers of a device between two of its requests.
+type device struct {
+	lastNews time.Time
+	// acked is up to where its to-device messages were deleted, -1 before the first time.
+	acked int64
+	// given is the position up to which to-device messages were given to it.
+	given int64
+	// members are the lazy-loaded memberships that it was given, by room.
+	members map[matrix.RoomID]map[matrix.UserID]matrix.EventID
+	// sentKeys are the key counts that it was told last.
+	sentKeys string
+}
+
+func newHub(s *Service) *hub {
+	return &hub{s: s, online: map[matrix.UserID]*inbox{}, byRoom: map[matrix.RoomID]map[*inbox]struct{}{}, started: make(chan struct{})}
+}
+
+func (h *hub) run(ctx context.Context) error {
+	h.mu.Lock()
+	h.pos = h.s.Stream.Position()
+	h.mu.Unlock()
+	close(h.started)
+	lastSweep := h.s.Now()
+	ephemeral := make(chan struct{}, 1)
+	go h.watchEphemeral(ctx, ephemeral)
+	for {
+		wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := h.s.Stream.Wait(wctx, h.pos)
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			entries, upto, rerr := h.s.Stream.Read(ctx, h.pos)
+			if rerr != nil {
+				h.s.log.WithError(rerr).Warn("the log could not be read; trying again")
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(50 * time.Millisecond):
+				}
+				continue
+			}
+			h.s.Rooms.Refresh(entries)
+			h.dispatch(ctx, entries, upto)
+		}
+		if now := h.s.Now(); now.Sub(lastSweep) > 30*time.Second {
+			lastSweep = now
+			h.sweep(now)
+		}
+	}
+}
+
+// watchEphemeral wakes everybody online when typing or presence changed.
+func (h *hub) watchEphemeral(ctx context.Context, _ chan struct{}) {
+	for {
+		changed := h.s.Ephemeral.Changed()
+		policy := h.s.Policy.Changed()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-policy:
+		}
+		h.mu.Lock()
+		for _, b := range h.online {
+			b.signal()
+		}
+		h.mu.Unlock()
+	}
+}
+
+func (h *hub) dispatch(ctx context.Context, entries []storage.Entry, upto int64) {
+	sharing := h.sharing(ctx, entries)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	woken := map[*inbox]struct{}{}
+	for i := range entries {
+		e := &entries[i]
+		switch e.Kind {
+		case storage.KindEvent:
+			h.event(e, woken)
+		case storage.KindReceipt:
+			for b := range h.byRoom[e.RoomID] {
+				b.put(delivery{pos: e.Pos, entry: e}, woken)
+			}
+		case storage.KindAccountData, storage.KindToDevice:
+			if b := h.online[e.UserID]; b != nil {
+				b.put(delivery{pos: e.Pos, entry: e}, woken)
+				if e.Data != nil {
+					b.accountData(e.Data)
+				}
+			}
+		case storage.KindDeviceList:
+			for _, room := range sharing[e.UserID] {
+				for b := range h.byRoom[room] {
+					b.put(delivery{pos: e.Pos, entry: e}, woken)
+				}
+			}
+			if b := h.online[e.UserID]; b != nil {
+				b.put(delivery{pos: e.Pos, entry: e}, woken)
+			}
+		case storage.KindNotice:
+			h.notice(e, woken)
+		}
+	}
+	h.pos = upto
+	for b := range woken {
+		b.signal()
+	}
+}
+
+// event brings an event to those who are in the room, and follows memberships. h.mu is held.
+func (h *hub) event(e *storage.Entry, woken map[*inbox]struct{}) {
+	if e.Event.Flags.Hidden() {
+		return
+	}
+	listeners := h.byRoom[e.RoomID]
+	var target *inbox
+	if e.Event.StateKey != nil && e.Event.Type == typeMember {
+		target = h.online[matrix.UserID(*e.Event.StateKey)]
+	}
+	if len(listeners) == 0 && target == nil {
+		return
+	}
+	it := newItem(e.Event)
+	for b := range listeners {
+		if b != target {
+			b.put(delivery{pos: e.Pos, item: it, entry: e}, woken)
+		}
+	}
+	if target != nil {
+		target.mu.Lock()
+		was := target.rooms[e.RoomID]
+		target.mu.Unlock()
+		target.put(delivery{pos: e.Pos, item: it, was: was, own: true, entry: e}, woken)
+		h.moved(target, e.RoomID, event.Membership(e.Event.Event))
+	}
+}
+
+// moved follows a user's own membership. h.mu is held.
+func (h *hub) moved(b *inbox, room matrix.RoomID, membership string) {
+	b.mu.Lock()
+	if membership == auth.Leave || membership == auth.Ban || membership == "" {
+		delete(b.rooms, room)
+		delete(b.counts, room)
+	} else {
+		b.rooms[room] = membership
+	}
+	b.mu.Unlock()
+	if membership == auth.Join {
+		h.listen(b, room)
+	} else if l := h.byRoom[room]; l != nil {
+		delete(l, b)
+		if len(l) == 0 {
+			delete(h.byRoom, room)
+		}
+	}
+}
+
+func (h *hub) listen(b *inbox, room matrix.RoomID) {
+	l := h.byRoom[room]
+	if l == nil {
+		l = map[*inbox]struct{}{}
+		h.byRoom[room] = l
+	}
+	l[b] = struct{}{}
+}
+
+// notice deals with changes of facts that what is in memory depends on. h.mu is held.
+func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
+	switch e.Name {
+	case storage.NoticeSession:
+		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
+			woken[b] = struct{}{}
+		}
+	case storage.NoticeParty:
+		h.s.Rooms.ForgetParty(matrix.UserID(e.Ref))
+	case storage.NoticeState:
+		for b := range h.byRoom[matrix.RoomID(e.Ref)] {
+			b.put(delivery{pos: e.Pos, entry: e}, woken)
+		}
+	}
+}
+
+// sharing finds the rooms of users whose devices changed, before the hub is locked.
+func (h *hub) sharing(ctx context.Context, entries []storage.Entry) map[matrix.UserID][]matrix.RoomID {
+	var users []matrix.UserID
+	for i := range entries {
+		if entries[i].Kind == storage.KindDeviceList {
+			users = append(users, entries[i].UserID)
+		}
+	}
+	if len(users) == 0 {
+		return nil
+	}
+	out := map[matrix.UserID][]matrix.RoomID{}
+	err := h.s.DB.Read(ctx, func(tx *storage.Tx) error {
+		list, err := tx.LoadUsersRooms(users)
+		for _, m := range list {
+			if m.Membership == auth.Join {
+				out[m.UserID] = append(out[m.UserID], m.RoomID)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		h.s.log.WithError(err).Warn("device list change not told at once; readers will hear at their next full look")
+	}
+	return out
+}
+
+// sweep lets inboxes go that nobody has read for a while.
+func (h *hub) sweep(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for user, b := range h.online {
+		b.mu.Lock()
+		gone := b.readers == 0 && now.Sub(b.idle) > onlineFor
+		var rooms []matrix.RoomID
+		if gone {
+			for r := range b.rooms {
+				rooms = append(rooms, r)
+			}
+		}
+		b.mu.Unlock()
+		if !gone {
+			continue
+		}
+		delete(h.online, user)
+		for _, r := range rooms {
+			if l := h.byRoom[r]; l != nil {
+				delete(l, b)
+				if len(l) == 0 {
+					delete(h.byRoom, r)
+				}
+			}
+		}
+	}
+}
+
+func (h *hub) wake(user matrix.UserID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if b := h.online[user]; b != nil {
+		b.signal()
+	}
+}
+
+// enter returns a user's inbox, making it when the user comes online. The caller leaves when done.
+func (h *hub) enter(ctx context.Context, user matrix.UserID) (*inbox, error) {
+	select {
+	case <-h.started:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	h.mu.Lock()
+	if b := h.online[user]; b != nil {
+		b.enter()
+		h.mu.Unlock()
+		return b, nil
+	}
+	h.mu.Unlock()
+	b := &inbox{user: user, changed: make(chan struct{}), rooms: map[matrix.RoomID]string{}, ignored: map[matrix.UserID]bool{},
+		counts: map[matrix.RoomID]*unread{}, devices: map[matrix.DeviceID]*device{}}
+	var at int64
+	err := h.s.DB.View(ctx, func(tx *storage.Tx) (err error) {
+		if at, err = tx.Position(); err != nil {
+			return err
+		}
+		list, err := tx.LoadUserRooms(user)
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			if m.Membership == auth.Join || m.Membership == auth.Invite || m.Membership == auth.Knock {
+				b.rooms[m.RoomID] = m.Membership
+			}
+		}
+		d, err := tx.LoadAccountDatum(user, "", "m.ignored_user_list")
+		if err == nil {
+			b.accountData(&d)
+		} else if err == storage.ErrNotFound {
+			err = nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return h.register(ctx, b, at)
+}
+
+// register puts an inbox that is right as of position at into the hub. What the hub read after that is caught up from the stream.
+func (h *hub) register(ctx context.Context, b *inbox, at int64) (*inbox, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if other := h.online[b.user]; other != nil {
+		other.enter()
+		return other, nil
+	}
+	b.floor, b.upto = max(at, h.pos), max(at, h.pos)
+	if at < h.pos {
+		entries, _, err := h.s.Stream.Read(ctx, at)
+		if err != nil {
+			return nil, err
+		}
+		for i := range entries {
+			if e := &entries[i]; e.Pos <= h.pos && e.Kind == storage.KindEvent && e.Event.Is(typeMember, string(b.user)) && !e.Event.Flags.Hidden() {
+				if m := event.Membership(e.Event.Event); m == auth.Leave || m == auth.Ban {
+					delete(b.rooms, e.RoomID)
+				} else {
+					b.rooms[e.RoomID] = m
+				}
+			}
+		}
+	}
+	h.online[b.user] = b
+	for room, m := range b.rooms {
+		if m == auth.Join {
+			h.listen(b, room)
+		}
+	}
+	b.enter()
+	return b, nil
+}
+
+func (b *inbox) enter() {
+	b.mu.Lock()
+	b.readers++
+	b.mu.Unlock()
+}
+
+func (b *inbox) leave(now time.Time) {
+	b.mu.Lock()
+	b.readers--
+	b.idle = now
+	b.mu.Unlock()
+}
+
+// put adds an entry. The hub's lock is held.
+func (b *inbox) put(d delivery, woken map[*inbox]struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d.pos <= b.floor {
+		return
+	}
+	if n := len(b.list); n > 0 && b.list[n-1].pos == d.pos {
+		return // a device list change of somebody in several shared rooms
+	}
+	if len(b.list) >= inboxMax {
+		cut := inboxMax / 2
+		b.floor = b.list[cut-1].pos
+		b.list = append(make([]delivery, 0, inboxMax), b.list[cut:]...)
+	}
+	b.list = append(b.list, d)
+	b.upto = d.pos
+	woken[b] = struct{}{}
+}
+
+func (b *inbox) signal() {
+	b.mu.Lock()
+	close(b.changed)
+	b.changed = make(chan struct{})
+	b.mu.Unlock()
+}
+
+// accountData keeps what the hub itself must know of a user's account data.
+func (b *inbox) accountData(d *storage.AccountData) {
+	switch {
+	case d.RoomID == "" && d.Type == "m.ignored_user_list":
+		var c struct {
+			Users map[matrix.UserID]any `json:"ignored_users"`
+		}
+		_ = json.Unmarshal(d.Content, &c) // a list of the wrong form ignores nobody
+		m := make(map[matrix.UserID]bool, len(c.Users))
+		for u := range c.Users {
+			m[u] = true
+		}
+		b.mu.Lock()
+		b.ignored = m
+		b.mu.Unlock()
+	case d.RoomID == "" && d.Type == "m.push_rules":
+		b.mu.Lock()
+		b.push = nil
+		clear(b.counts)
+		b.mu.Unlock()
+	}
+}
+
+// since returns what came after a position, a channel that tells of more, and whether the inbox goes back that far.
+func (b *inbox) since(pos int64) (news []delivery, more <-chan struct{}, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	lo, hi := 0, len(b.list)
+	for lo < hi {
+		if mid := (lo + hi) / 2; b.list[mid].pos <= pos {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return b.list[lo:len(b.list):len(b.list)], b.changed, pos >= b.floor
+}
+
+func (b *inbox) device(id matrix.DeviceID) *device {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.devices[id]
+	if d == nil {
+		d = &device{acked: -1, members: map[matrix.RoomID]map[matrix.UserID]matrix.EventID{}}
+		b.devices[id] = d
+	}
+	return d
+}

@@ -1,0 +1,223 @@
+package clientsync
+
+import (
+	"context"
+
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/event"
+	"hansa/policy"
+	"hansa/storage"
+	"hansa/storage/statemap"
+)
+
+// stay is what a reader's membership of a room is now.
+type stay struct {
+	membership string
+	// until is the position at which the reader left, and joined tells whether the reader had been in the room before that.
+	until  int64
+	joined bool
+}
+
+// visible tells which events a user may see: by the history visibility and the user's membership at each event, not now.
+// All events are judged with a few queries. Contact rules are not asked here.
+//
+// spec: client-server-api#room-history-visibility
+func (s *Service) visible(tx *storage.Tx, user matrix.UserID, events []*storage.Event) (map[matrix.EventID]bool, error) {
+	out := make(map[matrix.EventID]bool, len(events))
+	if len(events) == 0 {
+		return out, nil
+	}
+	stays, err := s.stays(tx, user, events)
+	if err != nil {
+		return nil, err
+	}
+	mine, hist := event.StateKey{Type: typeMember, Key: string(user)}, event.StateKey{Type: typeHistory}
+	at := map[statemap.Hash]map[event.StateKey]matrix.EventID{}
+	var load []matrix.EventID
+	loader := s.Rooms.NodesIn(tx)
+	for _, e := range events {
+		if _, ok := at[e.StateRoot]; !ok {
+			m, err := statemap.GetMany(loader, e.StateRoot, []event.StateKey{mine, hist})
+			if err != nil {
+				return nil, err
+			}
+			at[e.StateRoot] = m
+			load = append(load, m[mine], m[hist])
+		}
+		if e.Replaces != "" && (e.Is(mine.Type, mine.Key) || e.Is(hist.Type, hist.Key)) {
+			load = append(load, e.Replaces)
+		}
+	}
+	found, err := tx.LoadEvents(load)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range events {
+		member, history := found[at[e.StateRoot][mine]], found[at[e.StateRoot][hist]]
+		ok := maySee(e.Pos, history, member, stays[e.RoomID])
+		if !ok && e.Replaces != "" {
+			switch { // what changes the answer is judged by both answers
+			case e.Is(mine.Type, mine.Key):
+				ok = maySee(e.Pos, history, found[e.Replaces], stays[e.RoomID])
+			case e.Is(hist.Type, hist.Key):
+				ok = maySee(e.Pos, found[e.Replaces], member, stays[e.RoomID])
+			}
+		}
+		out[e.ID] = ok
+	}
+	return out, nil
+}
+
+// stays loads the reader's present membership of the rooms of the events.
+func (s *Service) stays(tx *storage.Tx, user matrix.UserID, events []*storage.Event) (map[matrix.RoomID]stay, error) {
+	out := map[matrix.RoomID]stay{}
+	for _, e := range events {
+		if _, ok := out[e.RoomID]; ok {
+			continue
+		}
+		m, ok, err := tx.FindMember(e.RoomID, user)
+		if err != nil {
+			return nil, err
+		}
+		st := stay{membership: m.Membership, joined: m.Membership == auth.Join}
+		if ok && (m.Membership == auth.Leave || m.Membership == auth.Ban) {
+			st.until = m.Pos
+			if st.joined, err = wasJoined(tx, m.EventID); err != nil {
+				return nil, err
+			}
+		}
+		out[e.RoomID] = st
+	}
+	return out, nil
+}
+
+// wasJoined tells whether somebody had been in the room before a membership that ended it: a kick may be followed by a ban.
+func wasJoined(tx *storage.Tx, id matrix.EventID) (bool, error) {
+	for step := 0; step < 8 && id != ""; step++ {
+		found, err := tx.LoadEvents([]matrix.EventID{id})
+		if err != nil || found[id] == nil {
+			return false, err
+		}
+		if event.Membership(found[id].Event) == auth.Join {
+			return true, nil
+		}
+		id = found[id].Replaces
+	}
+	return false, nil
+}
+
+func maySee(pos int64, history, member *storage.Event, st stay) bool {
+	visibility := "shared"
+	if history != nil {
+		switch v, _ := event.ContentString(history.Event, "history_visibility"); v {
+		case "world_readable", "invited", "joined":
+			visibility = v
+		}
+	}
+	membership := ""
+	if member != nil {
+		membership = event.Membership(member.Event)
+	}
+	switch {
+	case visibility == "world_readable", membership == auth.Join:
+		return true
+	case visibility == "shared":
+		return st.joined && (st.membership == auth.Join || pos <= st.until)
+	case visibility == "invited":
+		return membership == auth.Invite && st.joined
+	}
+	return false
+}
+
+// Contacts answers which users a reader may know of, with everybody asked once.
+type Contacts struct {
+	s       *Service
+	viewer  *policy.Party
+	answers map[matrix.UserID]bool
+}
+
+// Contacts returns the answers for one reader and request.
+func (s *Service) Contacts(viewer *policy.Party) *Contacts {
+	return &Contacts{s, viewer, map[matrix.UserID]bool{}}
+}
+
+// Ask finds the answers for many users with one look-up.
+func (c *Contacts) Ask(ctx context.Context, users []matrix.UserID) error {
+	var missing []matrix.UserID
+	for _, u := range users {
+		if _, ok := c.answers[u]; !ok && string(u) != c.viewer.ID {
+			missing = append(missing, u)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	parties, err := c.s.Parties.Parties(ctx, missing)
+	if err != nil {
+		return err
+	}
+	for _, u := range missing {
+		p := parties[u]
+		c.answers[u] = p != nil && c.s.Policy.Contact(c.viewer, p)
+	}
+	return nil
+}
+
+// May tells whether the reader may know of a user. A user who was not asked about is looked up.
+func (c *Contacts) May(ctx context.Context, user matrix.UserID) bool {
+	if string(user) == c.viewer.ID {
+		return true
+	}
+	if ok, known := c.answers[user]; known {
+		return ok
+	}
+	p, err := c.s.Parties.Party(ctx, user)
+	ok := err == nil && c.s.Policy.Contact(c.viewer, p)
+	c.answers[user] = ok
+	return ok
+}
+
+// structural are the kinds of state without which a client cannot show a room at all. Of somebody whom the reader may not know of
+// they are told in their redacted form.
+func structural(typ string) bool {
+	switch typ {
+	case auth.TypeCreate, "m.room.join_rules", "m.room.power_levels", typeHistory, "m.room.encryption", "m.room.tombstone":
+		return true
+	}
+	return false
+}
+
+// Show returns the form in which a reader sees an event: the event, its redacted form, or nil. Whom the event is about counts as much
+// as who sent it.
+func (c *Contacts) Show(ctx context.Context, e *storage.Event) *storage.Event {
+	if e.StateKey != nil && e.Type == typeMember && !c.May(ctx, matrix.UserID(*e.StateKey)) {
+		return nil
+	}
+	if c.May(ctx, e.Sender) {
+		return e
+	}
+	if e.StateKey == nil || !structural(e.Type) {
+		if e.Is(typeMember, c.viewer.ID) {
+			return e // the reader must learn of being removed, whoever did it
+		}
+		return nil
+	}
+	r, err := event.Redact(e.Event)
+	if err != nil {
+		return nil
+	}
+	copied := *e
+	copied.Event = r
+	return &copied
+}
+
+// RoomOpen tells whether a reader may read a room: everybody who is in it must be somebody the reader may be with. A room
+// that has become impossible is silent until people leave or policy changes.
+func (s *Service) RoomOpen(ctx context.Context, viewer *policy.Party, room matrix.RoomID) (bool, error) {
+	a, err := s.Rooms.Audience(ctx, room)
+	if err != nil {
+		return false, err
+	}
+	return s.Policy.AudienceContact(viewer, a), nil
+}
