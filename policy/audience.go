@@ -23,11 +23,8 @@ type change struct{ gone, come *Party }
 
 const maxPending = 1024
 
-// audienceKey is a class that wants to be in the audience; alone says that the newcomer is the only one of the class there.
-type audienceKey struct {
-	class uint32
-	alone bool
-}
+// audienceKey is a class that wants to be in the audience; skip is a class that only the newcomer is in, noClass if there is none.
+type audienceKey struct{ class, skip uint32 }
 
 // NewAudience returns the audience of the given parties.
 func NewAudience(members ...*Party) *Audience {
@@ -125,13 +122,17 @@ func (e *Engine) audienceContact(s *snapshot, p *Party, a *Audience, now time.Ti
 	if own == noClass || a.counts[noClass] > 0 {
 		return e.askMembers(s, p, a, now)
 	}
-	known := a.members[p.ID]
-	key := audienceKey{own, known != nil && a.counts[own] == 1 && s.contacts.class(e.codec, known) == own}
+	key := audienceKey{own, noClass}
+	if known := a.members[p.ID]; known != nil {
+		if c := s.contacts.class(e.codec, known); a.counts[c] == 1 {
+			key.skip = c
+		}
+	}
 	if ok, found := a.answers[key]; found {
 		return ok, nil
 	}
 	for c := range a.counts {
-		if c == own && key.alone {
+		if c == key.skip {
 			continue
 		}
 		there, back := e.contactOf(s, own, c, now), e.contactOf(s, c, own, now)

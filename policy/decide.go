@@ -62,6 +62,7 @@ func (e *Engine) Decide(ctx context.Context, in *Input) Decision {
 	f.in.Time = now
 	v, memo := e.decide(ctx, s, f, now)
 	d := e.decision(s, in.Point, v, memo)
+	d.explainContact(f)
 	d.limitSize(in)
 	e.metrics.decided(&d)
 	if d.Err != nil {
@@ -290,10 +291,15 @@ func (e *Engine) evaluate(ctx context.Context, s *snapshot, f *frame, t *tracing
 	for _, tenant := range f.asked {
 		e.evaluateTenant(ctx, s, f, tenant, out, t)
 	}
-	if !out.allow && f.pair != nil && !f.pair.allow && slices.ContainsFunc(out.reasons, func(r Reason) bool { return r.Code == CodeNoContact }) {
-		out.reasons = addReasons(out.reasons, f.pair.reasons...)
-	}
 	return out
+}
+
+// explainContact adds the reasons of the contact decision where the lack of contact is a reason. They are no part of what
+// is remembered: they tell classes apart that the rules of the point may not.
+func (d *Decision) explainContact(f *frame) {
+	if !d.Allow && f.pair != nil && !f.pair.allow && d.Has(CodeNoContact) {
+		d.Reasons = addReasons(slices.Clone(d.Reasons), f.pair.reasons...)
+	}
 }
 
 func (e *Engine) evaluateTenant(ctx context.Context, s *snapshot, f *frame, tenant string, out *verdict, t *tracing) {

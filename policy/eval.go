@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	opametrics "github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
@@ -35,7 +36,7 @@ func (e *evaluator) run(ctx context.Context, q *query) (result *ast.Term, err er
 	timer := time.AfterFunc(e.limit, cancel.Cancel)
 	defer timer.Stop()
 	tq := topdown.NewQuery(q.body).WithCompiler(e.compiler).WithStore(e.store).WithTransaction(e.txn).WithInput(e.input).
-		WithTime(e.now).WithCancel(cancel).WithStrictBuiltinErrors(true).WithIndexing(true).WithEarlyExit(true)
+		WithTime(e.now).WithCancel(cancel).WithStrictBuiltinErrors(true).WithMetrics(opametrics.NoOp())
 	if e.tracer != nil {
 		tq = tq.WithQueryTracer(e.tracer)
 	}

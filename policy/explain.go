@@ -118,6 +118,7 @@ func (e *Engine) Explain(ctx context.Context, in *Input) Explanation {
 	t := &tracing{set: s.rules.compiler.GetAnnotationSet()}
 	v := e.explain(ctx, s, f, t)
 	x := Explanation{Decision: e.decision(s, in.Point, v, false), Layers: t.layers}
+	x.Decision.explainContact(f)
 	x.Decision.limitSize(in)
 	x.Text = x.text(e, in, s)
 	return x
