@@ -125,11 +125,22 @@ func (tx *Tx) PutBackupSessions(user matrix.UserID, version int64, list []Backup
 	return tx.changeBackup(user, version, added)
 }
 
-const backupScopeSQL = ` WHERE user_id = $1 AND version = $2 AND (CAST($3 AS TEXT) = '' OR room_id = $3) AND (CAST($4 AS TEXT) = '' OR session_id = $4)`
+// where returns the condition that a scope means, and its parameters.
+func (s BackupScope) where(user matrix.UserID, version int64) (string, []any) {
+	args := []any{dbText(string(user)), version}
+	switch {
+	case s.RoomID == "":
+		return ` WHERE user_id = $1 AND version = $2`, args
+	case s.SessionID == "":
+		return ` WHERE user_id = $1 AND version = $2 AND room_id = $3`, append(args, dbText(s.RoomID))
+	}
+	return ` WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4`, append(args, dbText(s.RoomID), dbText(s.SessionID))
+}
 
 // LoadBackupSessions returns the sessions of a part of a version, ordered by room and session.
 func (tx *Tx) LoadBackupSessions(user matrix.UserID, version int64, scope BackupScope) ([]BackupSession, error) {
 	var out []BackupSession
+	where, args := scope.where(user, version)
 	err := tx.query(func(r *sql.Rows) error {
 		var room, session string
 		var s BackupSession
@@ -139,14 +150,15 @@ func (tx *Tx) LoadBackupSessions(user matrix.UserID, version int64, scope Backup
 		s.RoomID, s.SessionID = goText(room), goText(session)
 		out = append(out, s)
 		return nil
-	}, `SELECT room_id, session_id, is_verified, first_message_index, forwarded_count, session_data FROM key_backup_sessions`+backupScopeSQL+
-		` ORDER BY room_id, session_id`, dbText(string(user)), version, dbText(scope.RoomID), dbText(scope.SessionID))
+	}, `SELECT room_id, session_id, is_verified, first_message_index, forwarded_count, session_data FROM key_backup_sessions`+where+
+		` ORDER BY room_id, session_id`, args...)
 	return out, err
 }
 
 // DeleteBackupSessions removes the sessions of a part of a version that the caller has locked.
 func (tx *Tx) DeleteBackupSessions(user matrix.UserID, version int64, scope BackupScope) error {
-	n, err := tx.exec(`DELETE FROM key_backup_sessions`+backupScopeSQL, dbText(string(user)), version, dbText(scope.RoomID), dbText(scope.SessionID))
+	where, args := scope.where(user, version)
+	n, err := tx.exec(`DELETE FROM key_backup_sessions`+where, args...)
 	if err != nil || n == 0 {
 		return err
 	}

@@ -1,0 +1,20 @@
+// Package e2ee keeps what clients need for end-to-end encryption: the public keys of devices, one-time and fallback keys,
+// cross-signing keys and the signatures between them, to-device messages on their way, and encrypted key backups.
+//
+// A Service stores and hands out; it never holds a private key and cannot read a message. What must stay true: a one-time key
+// is given out once, on whatever node and however often its upload is repeated; a message that was acknowledged reaches every
+// device it was for, in order, until the device acknowledges it; whoever changes keys is heard of by those who share a room.
+//
+// Whoever asks about another user is judged by policy (keys.query, keys.claim, keys.sign, todevice.send), and a user who is
+// refused cannot be told from one who does not exist. Users of servers that are not hosted here are reported as failures:
+// nothing is dialled from here.
+//
+// Keys are stored in canonical form without their signatures, which have a table of their own: who may see a signature is
+// decided when it is read. In memory stands, per device that syncs, how many keys are left and which messages wait; it follows
+// the log, so it is right on every node.
+//
+// Locks: watch.turn is taken before watch.mu; neither is held during a transaction.
+//
+// spec: client-server-api#end-to-end-encryption
+// spec: client-server-api#send-to-device-messaging
+package e2ee

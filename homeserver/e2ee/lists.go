@@ -1,0 +1,96 @@
+package e2ee
+
+import (
+	"context"
+	"slices"
+
+	"hansa/matrix"
+	"hansa/storage"
+)
+
+// DeviceLists says whose keys a client must ask for again, and with whom it shares no room any more.
+type DeviceLists struct {
+	Changed []matrix.UserID `json:"changed"`
+	Left    []matrix.UserID `json:"left"`
+}
+
+// Changed returns, of a range of positions, the users whose devices or keys changed for a viewer: the viewer, those for whom shares
+// is true, and those whose keys the viewer signed. Users whom policy keeps from the viewer are left out. Who came to share a room in
+// the range is not among them; KeyChanges has those, too.
+//
+// spec: client-server-api#tracking-the-device-list-for-a-user
+func (s *Service) Changed(ctx context.Context, viewer matrix.UserID, since, upto int64, shares func(matrix.UserID) bool) ([]matrix.UserID, error) {
+	var touched, signed []matrix.UserID
+	err := s.DB.View(ctx, func(tx *storage.Tx) (err error) {
+		if touched, err = tx.LoadDeviceListChanges(since, upto); err != nil {
+			return err
+		}
+		signed, err = tx.LoadSignedSince(viewer, since, upto)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	touched = slices.DeleteFunc(touched, func(u matrix.UserID) bool { return u != viewer && !shares(u) })
+	return s.visible(ctx, viewer, append(touched, signed...))
+}
+
+// KeyChanges returns what changed between two positions, from the database: also who came to share a room with the viewer and who
+// shares none any more.
+//
+// spec: client-server-api#get_matrixclientv3keyschanges
+func (s *Service) KeyChanges(ctx context.Context, viewer matrix.UserID, from, to int64) (DeviceLists, error) {
+	var changed, left []matrix.UserID
+	err := s.DB.View(ctx, func(tx *storage.Tx) (err error) {
+		changed, left, err = tx.LoadDeviceLists(viewer, from, to)
+		return err
+	})
+	if err != nil {
+		return DeviceLists{}, err
+	}
+	var out DeviceLists
+	if out.Changed, err = s.visible(ctx, viewer, changed); err != nil {
+		return DeviceLists{}, err
+	}
+	out.Left, err = s.visible(ctx, viewer, left)
+	return out, err
+}
+
+// visible leaves out the users whom policy keeps from a viewer, and returns the others sorted, each once.
+func (s *Service) visible(ctx context.Context, viewer matrix.UserID, users []matrix.UserID) ([]matrix.UserID, error) {
+	if len(users) == 0 {
+		return []matrix.UserID{}, nil
+	}
+	slices.Sort(users)
+	users = slices.Compact(users)
+	parties, err := s.Parties.Parties(ctx, append([]matrix.UserID{viewer}, users...))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(users, func(u matrix.UserID) bool {
+		return u != viewer && !s.Policy.Contact(parties[viewer], parties[u])
+	}), nil
+}
+
+// DropDevices forgets the keys of devices. It runs in the transaction that removes the devices.
+func (s *Service) DropDevices(tx *storage.Tx, user matrix.UserID, devices []matrix.DeviceID) error {
+	n, err := tx.ForgetDeviceKeys(user, devices)
+	if err != nil {
+		return err
+	}
+	if err := tx.AnnounceOneTimeKeys([]matrix.UserID{user}); err != nil || n == 0 {
+		return err
+	}
+	return tx.TouchDeviceList(user)
+}
+
+// DropUser forgets every key, signature and backup of a user. It runs in the transaction that closes the account.
+func (s *Service) DropUser(tx *storage.Tx, user matrix.UserID) error {
+	if err := tx.ForgetUserKeys(user); err != nil {
+		return err
+	}
+	if err := tx.AnnounceOneTimeKeys([]matrix.UserID{user}); err != nil {
+		return err
+	}
+	return tx.TouchDeviceList(user)
+}
