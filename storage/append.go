@@ -44,8 +44,8 @@ type Head struct {
 
 // NewEvent is an event on its way in.
 type NewEvent struct {
-	Event     *event.Event
-	Flags     Flags
+	Event *event.Event
+	Flags Flags
 	// AuthRank is 1 + the greatest rank of the auth events, 0 without any; it is kept for state events only.
 	AuthRank  int64
 	StateRoot statemap.Hash
@@ -84,9 +84,11 @@ type Append struct {
 	num    int64
 }
 
-// eventTypes are the column types of events, in the order of eventColumns.
-var eventTypes = []string{"BIGINT", "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BYTEA", "TEXT",
-	"TEXT", "TEXT", "TEXT", "BYTEA", "BYTEA"}
+// eventTypes are the column types of insertEventsSQL, in its order.
+func eventTypes() []string {
+	return []string{"BIGINT", "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BYTEA", "TEXT",
+		"TEXT", "TEXT", "TEXT", "BYTEA", "BYTEA"}
+}
 
 const (
 	insertEventsSQL = `INSERT INTO events (pos, event_id, room_num, type, state_key, sender, depth, origin_server_ts, received_ts, flags,
@@ -270,7 +272,7 @@ func (b *appendBatch) flush(list []*Append) error {
 	if err := b.flushTxns(); err != nil {
 		return err
 	}
-	if err := tx.bulk(insertEventsSQL, eventTypes, "", b.events, nil); err != nil {
+	if err := tx.bulk(insertEventsSQL, eventTypes(), "", b.events, nil); err != nil {
 		if tx.db.d.isUnique(err) {
 			return fmt.Errorf("%w: %w", ErrDuplicate, err)
 		}

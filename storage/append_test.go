@@ -365,3 +365,46 @@ func TestUpdate_FailsAlone(t *testing.T) {
 		}
 	})
 }
+
+// The decision log is chained: a record that is changed or taken out shows.
+func TestAD382_DecisionLogIsTamperEvident(t *testing.T) {
+	t.Parallel()
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx := context.Background()
+		var wg sync.WaitGroup
+		for i := 0; i < 20; i++ {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				err := db.Update(ctx, func(tx *storage.Tx) error {
+					return tx.AppendDecisions([]storage.Decision{{ID: fmt.Sprint("a", i), Tenant: "acme.example", Point: "room.invite", Detail: []byte(`{}`)},
+						{ID: fmt.Sprint("b", i), Tenant: "acme.example", Point: "room.invite", Detail: []byte(`{"x":1}`)}})
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		wg.Wait()
+		verify := func() (n int64, err error) {
+			err = db.View(ctx, func(tx *storage.Tx) (err error) { n, err = tx.VerifyDecisions(); return err })
+			return n, err
+		}
+		if n, err := verify(); n != 40 || err != nil {
+			t.Fatalf("VerifyDecisions = %d, %v; want 40 sound records", n, err)
+		}
+		if err := storage.Tamper(db, `UPDATE decisions SET subject = 'x' WHERE seq = 17`); err != nil {
+			t.Fatal(err)
+		}
+		var chain *storage.ChainError
+		if _, err := verify(); !errors.As(err, &chain) || chain.Seq != 17 {
+			t.Errorf("a changed record: %v, want record 17", err)
+		}
+		if err := storage.Tamper(db, `DELETE FROM decisions WHERE seq >= 17`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verify(); !errors.As(err, &chain) {
+			t.Errorf("a log that was cut off: %v, want a ChainError", err)
+		}
+	})
+}

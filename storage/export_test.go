@@ -1,0 +1,8 @@
+package storage
+
+import "context"
+
+// Tamper runs a statement past all methods, as somebody with access to the database could.
+func Tamper(db *DB, q string) error {
+	return db.Update(context.Background(), func(tx *Tx) error { _, err := tx.exec(q); return err })
+}
