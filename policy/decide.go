@@ -6,8 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -52,11 +50,11 @@ func (f *frame) ask(s *snapshot, tenant string) {
 
 // Decide answers one question. Denials are recorded before it returns; an error of any kind denies.
 func (e *Engine) Decide(ctx context.Context, in *Input) Decision {
-	now := in.Time
-	if now.IsZero() {
-		now = e.opts.Now()
-	}
+	now := e.opts.Now()
 	s := e.snapshot(now)
+	if !in.Time.IsZero() {
+		now = in.Time
+	}
 	f := e.frame(in)
 	defer e.release(f)
 	f.in.Time = now
@@ -155,88 +153,6 @@ func (e *Engine) establish(s *snapshot, f *frame, now time.Time) {
 			f.err = err
 		}
 	}
-}
-
-// needs is which of the engine's facts the rules of a point read.
-type needs struct{ contact, roomContact bool }
-
-// pointPlan is what is asked for one point of one tenant.
-type pointPlan struct {
-	library  *layer
-	narrow   []*layer // operator, tenant
-	pools    map[string]*layer
-	values   []access
-	presence []access
-	clock    bool
-	tops     map[string]bool
-}
-
-// plans prepares, for every point, the plan of tenants without rules of their own and those of the others.
-func (rs *ruleset) makePlans() {
-	rs.needs = map[Point]needs{}
-	rs.plain = map[Point]*pointPlan{}
-	rs.custom = map[string]map[Point]*pointPlan{}
-	for _, info := range Points() {
-		p := info.Point
-		n := needs{}
-		for _, l := range rs.layersOf(p) {
-			n.contact = n.contact || l.reads.readsPrefix("contact")
-			n.roomContact = n.roomContact || l.reads.readsPrefix("room", "contact")
-		}
-		rs.needs[p] = n
-		rs.plain[p] = rs.makePlan(p, nil, nil)
-	}
-	for tenant, layers := range rs.tenants {
-		for p := range layers {
-			mapOf(rs.custom, tenant)[p] = nil
-		}
-	}
-	for tenant, pools := range rs.pools {
-		for _, layers := range pools {
-			for p := range layers {
-				mapOf(rs.custom, tenant)[p] = nil
-			}
-		}
-	}
-	for tenant, points := range rs.custom {
-		for p := range points {
-			points[p] = rs.makePlan(p, rs.tenants[tenant], rs.pools[tenant])
-		}
-	}
-}
-
-func (rs *ruleset) makePlan(p Point, tenant map[Point]*layer, pools map[string]map[Point]*layer) *pointPlan {
-	pl := &pointPlan{library: rs.library[p], pools: map[string]*layer{}}
-	all := newReads()
-	use := func(l *layer) bool {
-		if l != nil {
-			all.add(l.reads)
-		}
-		return l != nil
-	}
-	use(pl.library)
-	if l := rs.operator[p]; use(l) {
-		pl.narrow = append(pl.narrow, l)
-	}
-	if l := tenant[p]; use(l) {
-		pl.narrow = append(pl.narrow, l)
-	}
-	for name, layers := range pools {
-		if l := layers[p]; use(l) {
-			pl.pools[name] = l
-			all.values["subject\x00pools"], all.values["target\x00pools"] = []string{"subject", "pools"}, []string{"target", "pools"}
-		}
-	}
-	pl.values, pl.presence, pl.tops = rs.accesses(all)
-	pl.clock = all.clock
-	return pl
-}
-
-func (rs *ruleset) plan(p Point, tenant string) *pointPlan {
-	if pl := rs.custom[tenant][p]; pl != nil {
-		return pl
-	}
-	return rs.plain[p]
 }
 
 func (f *frame) clock(s *snapshot) bool {
@@ -416,71 +332,4 @@ func (f *frame) other(tenant string) string {
 		return f.asGiven.Name
 	}
 	return ""
-}
-
-// breaker holds back rules that ran into the deadline several times in a row, for a while, per tenant.
-type breaker struct {
-	hot atomic.Int32
-	mu  sync.Mutex
-	m   map[breakerKey]*breakerState // guarded by mu
-}
-
-type breakerKey struct {
-	layer  *layer
-	tenant string
-}
-
-type breakerState struct {
-	slow  int
-	until time.Time
-}
-
-const (
-	breakerAfter = 5
-	breakerPause = 5 * time.Second
-)
-
-func (b *breaker) open(k breakerKey, now time.Time) bool {
-	if b.hot.Load() == 0 {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.m[k]
-	return s != nil && now.Before(s.until)
-}
-
-func (b *breaker) note(k breakerKey, err error, now time.Time) {
-	slow := isDeadline(err)
-	if !slow && b.hot.Load() == 0 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.m[k]
-	switch {
-	case !slow && s == nil:
-		return
-	case !slow:
-		delete(b.m, k)
-	default:
-		if s == nil {
-			if b.m == nil {
-				b.m = map[breakerKey]*breakerState{}
-			}
-			s = &breakerState{}
-			b.m[k] = s
-		}
-		if s.slow++; s.slow >= breakerAfter {
-			s.until = now.Add(breakerPause)
-		}
-	}
-	b.hot.Store(int32(len(b.m)))
-}
-
-func (b *breaker) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.m = nil
-	b.hot.Store(0)
 }

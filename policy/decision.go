@@ -63,23 +63,23 @@ type Obligations struct {
 // Decision is the answer to one question.
 type Decision struct {
 	// Allow is true only if every layer of every concerned tenant allowed.
-	Allow bool
+	Allow bool `json:"allow"`
 	// Reasons are all reasons of a denial.
-	Reasons []Reason
+	Reasons []Reason `json:"reasons"`
 	// Obligations is what must also happen.
-	Obligations Obligations
+	Obligations Obligations `json:"obligations,omitzero"`
 	// ID names this decision in answers, logs and records. Unique.
-	ID string
+	ID string `json:"decision_id"`
 	// Revision is the id of the rules and data that decided.
-	Revision string
+	Revision string `json:"revision"`
 	// Generation counts the sets that this process made active; see Engine.Fresh.
-	Generation uint64
+	Generation uint64 `json:"-"`
 	// Point is the point that was asked.
-	Point Point
+	Point Point `json:"point"`
 	// Memo says that the answer was known already.
-	Memo bool
+	Memo bool `json:"-"`
 	// Err is set when the engine could not decide; then Allow is false.
-	Err error
+	Err error `json:"-"`
 }
 
 // Small is what is kept of an allowed act, together with what the act wrote.

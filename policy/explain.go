@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -107,11 +108,11 @@ func (r *ruleTracer) title(rule *ast.Rule) string {
 
 // Explain answers a question afresh and tells what every layer said. It records nothing.
 func (e *Engine) Explain(ctx context.Context, in *Input) Explanation {
-	now := in.Time
-	if now.IsZero() {
-		now = e.opts.Now()
-	}
+	now := e.opts.Now()
 	s := e.snapshot(now)
+	if !in.Time.IsZero() {
+		now = in.Time
+	}
 	f := e.frame(in)
 	defer e.release(f)
 	f.in.Time = now
@@ -120,7 +121,7 @@ func (e *Engine) Explain(ctx context.Context, in *Input) Explanation {
 	x := Explanation{Decision: e.decision(s, in.Point, v, false), Layers: t.layers}
 	x.Decision.explainContact(f)
 	x.Decision.limitSize(in)
-	x.Text = x.text(e, in, s)
+	x.Text = x.text(e, in, s, now)
 	return x
 }
 
@@ -145,7 +146,7 @@ func (e *Engine) explain(ctx context.Context, s *snapshot, f *frame, t *tracing)
 	return e.evaluate(ctx, s, f, t)
 }
 
-func (x *Explanation) text(e *Engine, in *Input, s *snapshot) string {
+func (x *Explanation) text(e *Engine, in *Input, s *snapshot, now time.Time) string {
 	var b strings.Builder
 	answer := "ALLOWED"
 	if !x.Decision.Allow {
@@ -179,7 +180,7 @@ func (x *Explanation) text(e *Engine, in *Input, s *snapshot) string {
 		}
 	}
 	if in.Point != Contact && in.Subject != nil && in.Target != nil && !self(in.Subject, in.Target) {
-		v := e.contact(s, in.Subject, in.Target, in.Time)
+		v := e.contact(s, in.Subject, in.Target, now)
 		fmt.Fprintf(&b, "\ncontact between the two: %t\n", v.allow)
 		for _, r := range v.reasons {
 			fmt.Fprintf(&b, "  reason %s: %s [%s]\n", r.Code, r.Message, r.Rule)

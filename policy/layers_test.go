@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const sayNo = `deny contains {"code": "no", "message": "No."} if input.event.msgtype == "m.image"`
@@ -185,5 +186,39 @@ func TestExplain(t *testing.T) {
 	x = e.Explain(context.Background(), &Input{Point: Contact, Subject: alice, Target: carol})
 	if x.Decision.Allow || !strings.Contains(x.Text, "pools_apart") {
 		t.Errorf("text:\n%s", x.Text)
+	}
+}
+
+// TestDecide_GivenTime: a question about another moment does not disturb what holds now.
+func TestDecide_GivenTime(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	body := "deny contains {\"code\": \"late\", \"message\": \"m\"} if not clock.between(input.time, \"06:00\", \"18:00\", input.tenant.timezone)"
+	e := newEngine(t, with(acmeFiles(), "acme.example/x.rego", "package tenants[\"acme.example\"].event.send\n\nimport data.hansa.lib.clock\n\n"+body+"\n"))
+	must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex, func(a *Agreement) { a.ValidUntil = e.clock.now().Add(time.Hour) })}))
+	generation := e.Generation()
+	alice := e.user("@alice:acme.example", "rnd")
+	in := send(alice, NewAudience(alice))
+	for hour, want := range map[int]bool{5: false, 6: true, 17: true, 18: false} {
+		in.Time = time.Date(2030, 1, 1, hour, 0, 0, 0, time.UTC)
+		for range 2 {
+			if d := e.Decide(ctx, in); d.Allow != want {
+				t.Errorf("at %d o'clock: %+v, want %t", hour, d, want)
+			}
+		}
+	}
+	in.Time = time.Time{}
+	if d := e.Decide(ctx, in); !d.Allow || d.Memo {
+		t.Errorf("now: %+v", d)
+	}
+	if d := e.Decide(ctx, in); !d.Memo {
+		t.Errorf("the same minute was not remembered")
+	}
+	e.clock.add(time.Minute)
+	if d := e.Decide(ctx, in); d.Memo {
+		t.Errorf("an answer that depends on the clock outlived its minute")
+	}
+	if e.Generation() != generation {
+		t.Errorf("the generation moved")
 	}
 }
