@@ -35,6 +35,8 @@ type Draft struct {
 	// Subject is the sender with the device and network of the request; nil: what is known of the sender.
 	Subject *policy.Party
 	Request *policy.Request
+	// Given is asked right before the event is built, on the state that it is built on; an error ends the call. It must not block.
+	Given func(View) error
 	// Also runs in the transaction that stores the event; it may run again.
 	Also func(*storage.Tx) error
 
@@ -151,6 +153,12 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	if l.gone || l.epoch != q.epoch || !s.Policy.Fresh(decision) {
 		l.mu.Unlock()
 		return Sent{}, true, nil // judged on facts that are no longer true
+	}
+	if d.Given != nil {
+		if err := d.Given(View{l}); err != nil {
+			l.mu.Unlock()
+			return Sent{}, false, err
+		}
 	}
 	a, unchanged, err := s.build(ctx, l, d, &decision)
 	if err != nil || unchanged != "" {

@@ -1,0 +1,143 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hansa/homeserver/room"
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/event"
+)
+
+// maxConditions bounds how many rooms of a join rule are looked at.
+const maxConditions = 50
+
+// door is what somebody who wants to come into a room must know of it.
+type door struct {
+	version    *matrix.RoomVersion
+	membership string // of who wants to come in
+	rule       string
+	// allow are the rooms whose members a restricted rule lets in; host are members who may let others in, by server, and tenant
+	// is the server of the room's creator.
+	allow       []matrix.RoomID
+	host        map[matrix.ServerName]matrix.UserID
+	tenant      matrix.ServerName
+	predecessor matrix.RoomID
+}
+
+func (s *Service) door(ctx context.Context, id matrix.RoomID, user matrix.UserID) (*door, error) {
+	d := &door{}
+	err := s.Rooms.Look(ctx, id, func(v room.View) {
+		r := v.Rules()
+		d.version, d.membership, d.rule, d.tenant = v.Version(), v.Membership(user), r.JoinRule(), r.Create().Sender.Server()
+		d.predecessor = predecessorOf(r.Create())
+		if !d.restricted() {
+			return
+		}
+		if e := v.State(typeJoinRules, ""); e != nil {
+			d.allow = allowed(e.Content)
+		}
+		d.host = map[matrix.ServerName]matrix.UserID{}
+		for u, membership := range v.Members() {
+			if membership == auth.Join && s.Rooms.IsLocal(u.Server()) && r.CanInvite(u) {
+				if best, ok := d.host[u.Server()]; !ok || u < best { // the same one every time
+					d.host[u.Server()] = u
+				}
+			}
+		}
+	})
+	return d, err
+}
+
+func (d *door) restricted() bool {
+	return d.rule == auth.JoinRuleRestricted && d.version.Restricted || d.rule == auth.JoinRuleKnockRestricted && d.version.KnockRestricted
+}
+
+// allowed reads the rooms of the conditions of a restricted join rule.
+//
+// spec: client-server-api#conditions
+func allowed(content jsontext.Value) []matrix.RoomID {
+	var c struct {
+		Allow []jsontext.Value `json:"allow"`
+	}
+	if json.Unmarshal(content, &c) != nil {
+		return nil
+	}
+	var out []matrix.RoomID
+	for _, raw := range c.Allow {
+		if stringIn(raw, "type") != "m.room_membership" {
+			continue
+		}
+		if id, err := matrix.ParseRoomID(stringIn(raw, "room_id")); err == nil && len(out) < maxConditions {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// letIn finds out whether somebody may come in as far as the join rule goes, and who lets them in, where the rule wants that.
+//
+// spec: client-server-api#restricted-rooms
+// spec: rooms/v8
+func (s *Service) letIn(ctx context.Context, d *door, user matrix.UserID) (via matrix.UserID, err error) {
+	switch {
+	case d.membership == auth.Invite, d.rule == auth.JoinRulePublic && d.membership != auth.Ban:
+		return "", nil
+	case d.membership == auth.Ban || !d.restricted():
+		return "", ErrNoEntry()
+	}
+	known := false
+	for _, id := range d.allow {
+		membership, err := s.membershipOf(ctx, id, user)
+		switch {
+		case errors.Is(err, room.ErrUnknownRoom):
+			continue
+		case err != nil:
+			return "", err
+		}
+		if known = true; membership == auth.Join {
+			return d.chooseHost(user)
+		}
+	}
+	if !known && len(d.allow) > 0 {
+		return "", matrix.Errorf(http.StatusBadRequest, matrix.CodeUnableToAuthoriseJoin, "This server cannot tell whether you may join this room.")
+	}
+	return "", ErrNoEntry()
+}
+
+// chooseHost picks the member who lets a user in: one of the user's own server, of the room's, or of any that is hosted here.
+func (d *door) chooseHost(user matrix.UserID) (matrix.UserID, error) {
+	for _, server := range []matrix.ServerName{user.Server(), d.tenant} {
+		if u, ok := d.host[server]; ok {
+			return u, nil
+		}
+	}
+	best := matrix.UserID("")
+	for _, u := range d.host {
+		if best == "" || u < best {
+			best = u
+		}
+	}
+	if best == "" {
+		return "", matrix.Errorf(http.StatusBadRequest, matrix.CodeUnableToGrantJoin, "Nobody here may let you into this room.")
+	}
+	return best, nil
+}
+
+// predecessorOf is the room that a room says to replace, empty for none.
+func predecessorOf(create *event.Event) matrix.RoomID {
+	raw, ok := event.ContentField(create, "predecessor")
+	if !ok {
+		return ""
+	}
+	id, err := matrix.ParseRoomID(stringIn(raw, "room_id"))
+	if err != nil {
+		return ""
+	}
+	return id
+}
