@@ -1,0 +1,19 @@
+// Package ephemeral is what users show each other in passing: who is typing, who is there, and how far they have read.
+//
+// Typing and presence live in memory alone (type Service). Each change takes a version, a moment in ms that only grows, and
+// readers ask what changed since the version that they know; a channel wakes those who wait. Typing ends by itself when its
+// time is over; somebody who does nothing becomes unavailable, and somebody whose devices stay away goes offline. Changes of
+// presence are gathered for some seconds, so that they alone never keep clients busy. All of it has a bound.
+//
+// Receipts and read markers (type Receipts) are stored: they are entries of the log, move forward only, and saying again what
+// is known costs no write.
+//
+// What is written here is asked of policy here: typing.send, receipt.send, presence.write and presence.read. Whether one user
+// is shown the typing or the receipt of another is for the reader, package clientsync, to ask; for presence it asks MayRead.
+//
+// Locks: Service.mu guards all that is in memory; neither the database nor policy is asked while it is held.
+//
+// spec: client-server-api#typing-notifications
+// spec: client-server-api#receipts
+// spec: client-server-api#presence
+package ephemeral

@@ -1,0 +1,4 @@
+CREATE TABLE push_rules (
+	user_id TEXT NOT NULL PRIMARY KEY,
+	custom BYTEA NOT NULL
+) WITHOUT ROWID;
