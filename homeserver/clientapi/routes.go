@@ -6,6 +6,8 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"hansa/homeserver/account"
+	"hansa/homeserver/ephemeral"
+	"hansa/homeserver/push"
 	"hansa/homeserver/room"
 	"hansa/homeserver/stream"
 	"hansa/policy"
@@ -14,13 +16,16 @@ import (
 
 // Deps is what the API needs. Every service has its field; tenants are in the order of the configuration.
 type Deps struct {
-	DB       *storage.DB
-	Stream   *stream.Stream
-	Policy   *policy.Engine
-	Accounts *account.Service
-	Rooms    *room.Service
-	Tenants  []Tenant
-	Log      *logrus.Entry
+	DB        *storage.DB
+	Stream    *stream.Stream
+	Policy    *policy.Engine
+	Accounts  *account.Service
+	Rooms     *room.Service
+	Ephemeral *ephemeral.Service
+	Receipts  *ephemeral.Receipts
+	PushRules *push.Rules
+	Tenants   []Tenant
+	Log       *logrus.Entry
 	// Version is the version of the software.
 	Version string
 	Now     func() time.Time
@@ -43,6 +48,7 @@ func (a *API) routes() []route {
 	var all []route
 	for _, table := range [][]route{
 		a.discoveryRoutes(),
+		a.typingRoutes(), a.receiptRoutes(), a.presenceRoutes(), a.pushRuleRoutes(), a.tagRoutes(),
 	} {
 		all = append(all, table...)
 	}
