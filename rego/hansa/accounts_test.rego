@@ -8,4 +8,7 @@ test_own_account if {
 	accounts.self with input as {"subject": fixtures.ann, "target": fixtures.ann}
 }
 
-test_other_account if accounts.self == false with input as {"subject": fixtures.ann, "target": fixtures.sam}
+test_other_account if {
+	accounts.self == false with input as {"subject": fixtures.ann, "target": fixtures.sam}
+	accounts.self == false with input as {"subject": {"id": ""}, "target": {"id": ""}}
+}

@@ -32,6 +32,7 @@ server if _own_server
 
 server if {
 	input.server.name != ""
+	input.tenant.name != ""
 	_active(input.server.agreement)
 	_partner_permits(input.server.name)
 }

@@ -25,7 +25,7 @@ test_missing_answer_refuses if {
 	contact.room_in_use == false with input as {"room": {"membership": "join"}} with data.config as {}
 }
 
-test_self_needs_no_answer if contact.pair with input as {"subject": fixtures.ann, "target": fixtures.ann}
+test_self_needs_no_answer if contact.pair with input as {"contact": {"self": true}}
 
 test_room if {
 	contact.room with input as {"room": {"contact": {"allow": true}}}

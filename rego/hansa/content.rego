@@ -71,32 +71,12 @@ upload_mimetype if {
 upload_mimetype if _mimetype_permitted(object.get(input.media, "mimetype", ""))
 
 # METADATA
-# description: The event is no larger than allowed.
-default size := false
-
-size if {
-	not data.config[input.tenant.name].content.max_bytes
-	not data.config.operator.content.max_bytes
-}
-
-size if {
-	_fits(object.get(_tenant, "max_bytes", "unlimited"), input.event)
-	_fits(object.get(_operator, "max_bytes", "unlimited"), input.event)
-}
+# description: Obligations for an event, the smaller of the limits that are set. The server holds the size against it.
+event_obligations := _limit("max_bytes")
 
 # METADATA
-# description: The uploaded file is no larger than allowed.
-default upload_size := false
-
-upload_size if {
-	not data.config[input.tenant.name].content.max_upload_bytes
-	not data.config.operator.content.max_upload_bytes
-}
-
-upload_size if {
-	_fits(object.get(_tenant, "max_upload_bytes", "unlimited"), input.media)
-	_fits(object.get(_operator, "max_upload_bytes", "unlimited"), input.media)
-}
+# description: The same for an upload.
+upload_obligations := _limit("max_upload_bytes")
 
 # METADATA
 # description: |
@@ -144,15 +124,10 @@ _mimetype_permitted(mimetype) if {
 
 _encryption(scope) := object.get(scope, "encryption", "optional")
 
-default _fits(_, _) := false
-
-_fits("unlimited", _)
-
-_fits(limit, thing) if {
-	is_number(limit)
-	is_number(thing.size)
-	thing.size <= limit
-}
+_limit(name) := {} if {
+	not data.config[input.tenant.name].content[name]
+	not data.config.operator.content[name]
+} else := {"max_bytes": min({limit | some scope in [_tenant, _operator]; limit := scope[name]})}
 
 default _algorithm_known := false
 

@@ -17,7 +17,6 @@ test_without_settings_everything_passes if {
 		content.type with input as _ask(event) with data.config as {}
 		content.msgtype with input as _ask(event) with data.config as {}
 		content.mimetype with input as _ask(event) with data.config as {}
-		content.size with input as _ask(event) with data.config as {}
 		content.encryption with input as _ask(event) with data.config as {}
 	}
 }
@@ -51,23 +50,19 @@ test_mimetype_of_an_upload if {
 	content.upload_mimetype == false with input as upload with data.config as _tenant({"mimetypes": {"deny": ["text/html"]}})
 }
 
-test_size if {
-	content.size with input as _ask(_message) with data.config as _tenant({"max_bytes": 100})
-	content.size == false with input as _ask(_message) with data.config as _tenant({"max_bytes": 99})
-	content.size == false with input as _ask(_message) with data.config as _operator({"max_bytes": 99})
-	content.size == false with input as _ask(object.remove(_message, ["size"])) with data.config as _tenant({"max_bytes": 100})
+test_sizes_are_obligations if {
+	content.event_obligations == {} with input as _ask(_message) with data.config as {}
+	content.event_obligations == {"max_bytes": 100} with input as _ask(_message) with data.config as _tenant({"max_bytes": 100})
+	content.event_obligations == {"max_bytes": 99} with input as _ask(_message) with data.config as _operator({"max_bytes": 99})
+	content.upload_obligations == {"max_bytes": 9} with input as _ask(_message) with data.config as _tenant({"max_upload_bytes": 9})
+	content.upload_obligations == {} with input as _ask(_message) with data.config as _tenant({"max_bytes": 9})
 }
 
-test_odd_limits_permit_nothing if {
-	every odd in ["100", null, true, [], {}] {
-		content.size == false with input as _ask(_message) with data.config as _tenant({"max_bytes": odd})
-	}
-}
-
-test_upload_size if {
-	upload := {"tenant": {"name": "acme.example"}, "point": "media.upload", "media": {"size": 1000}}
-	content.upload_size with input as upload with data.config as _tenant({"max_upload_bytes": 1000})
-	content.upload_size == false with input as upload with data.config as _tenant({"max_upload_bytes": 999})
+test_the_smaller_limit_counts if {
+	both := {"acme.example": {"content": {"max_bytes": 100}}, "operator": {"content": {"max_bytes": 50}}}
+	content.event_obligations == {"max_bytes": 50} with input as _ask(_message) with data.config as both
+	both_turned := {"acme.example": {"content": {"max_bytes": 50}}, "operator": {"content": {"max_bytes": 100}}}
+	content.event_obligations == {"max_bytes": 50} with input as _ask(_message) with data.config as both_turned
 }
 
 test_required_encryption if {

@@ -72,6 +72,8 @@ test_empty_input_is_denied_everywhere if {
 
 test_without_subject_only_the_door_answers if _allowed_without(["subject"]) == {"partner"}
 
+test_without_tenant_only_leaving_works if _allowed_without(["tenant"]) == {"room.leave"}
+
 test_guests_are_refused_everywhere if _allowed_for({"kind": "guest"}) == _open
 
 test_unknown_kinds_are_refused_everywhere if _allowed_for({"kind": "User"}) == _open

@@ -18,8 +18,6 @@ import data.hansa.subjects
 #   bridges are connected by the bridge's entry.
 default pair := false
 
-pair if subjects.self
-
 pair if input.subject.tenant != input.target.tenant
 
 pair if {

@@ -92,14 +92,6 @@ test_missing_pools_meet_nobody if {
 	}
 }
 
-test_self_always_meets if {
-	pools.pair with data.config as _settings with input as {
-		"tenant": {"name": "acme.example"},
-		"subject": {"id": "@a:acme.example", "kind": "user", "tenant": "acme.example", "pools": ["island"]},
-		"target": {"id": "@a:acme.example", "kind": "user", "tenant": "acme.example", "pools": ["island"]},
-	}
-}
-
 test_another_tenant_cannot_judge_the_pools if {
 	pools.pair == false with data.config as _settings with input as {
 		"tenant": {"name": "globex.example"},

@@ -6,12 +6,13 @@
 package hansa.subjects
 
 # METADATA
-# description: The subject is a person, a bot or a bridge of a named tenant.
+# description: The subject is a person, a bot or a bridge of a named tenant, and it is known which tenant is asked.
 default subject := false
 
 subject if {
 	input.subject.kind in {"user", "bot", "ghost", "bridge"}
 	input.subject.tenant != ""
+	input.tenant.name != ""
 }
 
 subject if input.subject.kind == "operator"
@@ -34,6 +35,7 @@ subject_or_server if subject == true
 subject_or_server if {
 	input.subject.kind == "server"
 	input.subject.tenant != ""
+	input.tenant.name != ""
 }
 
 # METADATA
@@ -71,13 +73,10 @@ own_tenant if input.subject.tenant == input.tenant.name
 own_tenant if input.subject.kind == "operator"
 
 # METADATA
-# description: Subject and target are the same account.
+# description: Subject and target are the same account, as the contact matrix says, so that no rule needs to tell people apart.
 default self := false
 
-self if {
-	input.subject.id == input.target.id
-	input.subject.id != ""
-}
+self if input.contact.self == true
 
 # METADATA
 # description: Subject and target belong to the same tenant.

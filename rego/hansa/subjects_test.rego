@@ -5,14 +5,14 @@ import data.hansa.subjects
 
 test_people_bots_and_bridges_are_subjects if {
 	every kind in ["user", "bot", "ghost", "bridge"] {
-		subjects.subject with input as {"subject": {"kind": kind, "tenant": "acme.example"}}
+		subjects.subject with input as {"tenant": {"name": "acme.example"}, "subject": {"kind": kind, "tenant": "acme.example"}}
 		subjects.target with input as {"target": {"kind": kind, "tenant": "acme.example"}}
 	}
 }
 
 test_other_kinds_are_not if {
 	every kind in ["guest", "server", "anonymous", "", null, "USER"] {
-		subjects.subject == false with input as {"subject": {"kind": kind, "tenant": "acme.example"}}
+		subjects.subject == false with input as {"tenant": {"name": "acme.example"}, "subject": {"kind": kind, "tenant": "acme.example"}}
 		subjects.target == false with input as {"target": {"kind": kind, "tenant": "acme.example"}}
 	}
 }
@@ -20,6 +20,11 @@ test_other_kinds_are_not if {
 test_a_subject_has_a_tenant if {
 	subjects.subject == false with input as {"subject": {"kind": "user", "tenant": ""}}
 	subjects.subject == false with input as {"subject": {"kind": "user"}}
+}
+
+test_nobody_asks_without_a_tenant_to_ask if {
+	subjects.subject == false with input as {"subject": fixtures.ann}
+	subjects.subject_or_server == false with input as {"subject": fixtures.remote_server}
 }
 
 test_the_operator_acts_and_is_never_a_target if {
@@ -30,7 +35,7 @@ test_the_operator_acts_and_is_never_a_target if {
 
 test_servers_speak_where_they_may if {
 	subjects.server with input as {"subject": fixtures.remote_server}
-	subjects.subject_or_server with input as {"subject": fixtures.remote_server}
+	subjects.subject_or_server with input as {"tenant": {"name": "acme.example"}, "subject": fixtures.remote_server}
 	subjects.subject == false with input as {"subject": fixtures.remote_server}
 }
 
@@ -46,10 +51,10 @@ test_own_tenant if {
 }
 
 test_self if {
-	subjects.self with input as {"subject": fixtures.ann, "target": fixtures.ann}
-	subjects.self == false with input as {"subject": fixtures.ann, "target": fixtures.sam}
-	subjects.self == false with input as {"subject": {"id": ""}, "target": {"id": ""}}
-	subjects.self == false with input as {}
+	subjects.self with input as {"contact": {"self": true}}
+	subjects.self == false with input as {"contact": {"self": false}}
+	subjects.self == false with input as {"contact": {"self": "true"}}
+	subjects.self == false with input as {"subject": fixtures.ann, "target": fixtures.ann}
 }
 
 test_same_tenant if {

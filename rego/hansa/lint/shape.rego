@@ -23,6 +23,7 @@ sections := {
 		"versions": "words", "types": "words", "max_members": "count", "mixed": "mixed",
 	},
 	"sessions": {"login": "who", "networks": "networks", "hours": "hours", "exempt": "who"},
+	"tenant": {"timezone": "text"},
 	"whitelist": {"enabled": "flag", "users": "user_ids", "groups": "words"},
 }
 
@@ -30,7 +31,7 @@ sections := {
 # description: Sections that hold one entry per name, and the kinds of keys of an entry.
 collections := {
 	"bridges": {"points": "points", "contact": "bridge_contact", "partners": "flag"},
-	"partners": {"state": "state", "direction": "direction", "pools": "pairs", "features": "features"},
+	"partners": {"state": "state", "direction": "direction", "pools": "pairs", "features": "features", "valid_from": "instant", "valid_until": "instant"},
 }
 
 # METADATA
@@ -38,7 +39,7 @@ collections := {
 free := {"custom"}
 
 # METADATA
-# description: The names at the top that are no pools.
+# description: The names at the top of a tenant that are no pools. The name operator is kept for the folder.
 reserved := (object.keys(sections) | object.keys(collections)) | free
 
 # METADATA
@@ -95,6 +96,12 @@ problems contains _problem([tenant, name, entry_name, key], "is missing") if {
 	is_object(entry)
 	some key in keys
 	not key in object.keys(entry)
+}
+
+problems contains _problem([tenant, "operator"], "is not a name for a pool") if {
+	some tenant, settings in data.config
+	tenant != "operator"
+	settings.operator
 }
 
 problems contains _problem([tenant, "partners", domain], "must be an exact server name") if {

@@ -5,7 +5,7 @@ import data.hansa.lint.shape
 test_reserved_names if {
 	shape.reserved == {
 		"admin", "bridges", "content", "custom", "domains", "partners", "previews", "profiles", "push", "rooms",
-		"sessions", "whitelist",
+		"sessions", "tenant", "whitelist",
 	}
 }
 

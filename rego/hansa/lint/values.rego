@@ -18,6 +18,7 @@ expected := {
 	"federate": "must be agreed or never",
 	"flag": "must be true or false",
 	"history": "must be a list of invited, joined, shared, world_readable",
+	"instant": "must be a date such as 2027-01-31 or a time such as 2027-01-31T18:00:00Z, in quotes",
 	"hours": "must be {from: \"HH:MM\", to: \"HH:MM\"} with optional days: [mon, ...] and timezone",
 	"join_rules": "must be a list of invite, knock, knock_restricted, private, public, restricted",
 	"mixed": "must be block or keep",
@@ -72,6 +73,11 @@ valid(kind, value, _) if {
 }
 
 valid("flag", value, _) if is_boolean(value)
+
+valid("instant", value, _) if {
+	is_string(value)
+	regex.match(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2}))?$`, value)
+}
 
 valid("text", value, _) if _filled(value)
 

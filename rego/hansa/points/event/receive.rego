@@ -13,7 +13,7 @@ import data.hansa.lib.verdict
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+decision := {"allow": true, "reasons": set(), "obligations": content.event_obligations} if {
 	{outcome | some outcome in _checks} == {true}
 } else := verdict.denied(_checks)
 
@@ -28,5 +28,4 @@ _checks := {
 	"content.type": content.type,
 	"content.msgtype": content.msgtype,
 	"content.mimetype": content.mimetype,
-	"content.size": content.size,
 }

@@ -10,7 +10,7 @@ import data.hansa.lib.verdict
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+decision := {"allow": true, "reasons": set(), "obligations": content.event_obligations} if {
 	{outcome | some outcome in _checks} == {true}
 } else := verdict.denied(_checks)
 
@@ -23,6 +23,5 @@ _checks := {
 	"content.type": content.type,
 	"content.msgtype": content.msgtype,
 	"content.mimetype": content.mimetype,
-	"content.size": content.size,
 	"content.encryption": content.encryption,
 }

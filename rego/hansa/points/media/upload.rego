@@ -9,7 +9,7 @@ import data.hansa.lib.verdict
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+decision := {"allow": true, "reasons": set(), "obligations": content.upload_obligations} if {
 	{outcome | some outcome in _checks} == {true}
 } else := verdict.denied(_checks)
 
@@ -19,5 +19,4 @@ _checks := {
 	"whitelist.subject": whitelist.subject,
 	"bridges.permitted": bridges.permitted,
 	"content.mimetype": content.upload_mimetype,
-	"content.upload_size": content.upload_size,
 }

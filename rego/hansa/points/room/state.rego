@@ -11,7 +11,7 @@ import data.hansa.rooms
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+decision := {"allow": true, "reasons": set(), "obligations": content.event_obligations} if {
 	{outcome | some outcome in _checks} == {true}
 } else := verdict.denied(_checks)
 
@@ -22,7 +22,6 @@ _checks := {
 	"bridges.permitted": bridges.permitted,
 	"contact.room": contact.room_in_use,
 	"content.type": content.type,
-	"content.size": content.size,
 	"content.encryption": content.encryption,
 	"rooms.public": rooms.public,
 	"rooms.join_rule": rooms.join_rule,
