@@ -1,0 +1,15 @@
+// Package directory is where people find rooms and each other: room aliases, the lists of published rooms, and the search for users.
+//
+// Each tenant has its own aliases and its own list. A look-up that policy refuses has the same answer as one that finds nothing. Lists
+// are filtered entry by entry, before the limit: rooms by the point directory.rooms, users by their audience class inside the
+// SQL query and then by directory.search, so that neither counts nor page sizes tell of what is hidden.
+//
+// The user directory is a table that follows the log: Follower enters new users, changed names and changed facts, and Run makes the
+// table anew when the rules change what makes an audience class. A search first waits for both to have caught up.
+//
+// Locks: userIndex.build is held while the table is made anew, userIndex.mu only for a moment; never both in the other order.
+//
+// spec: client-server-api#room-aliases
+// spec: client-server-api#published-room-directory
+// spec: client-server-api#user-directory
+package directory

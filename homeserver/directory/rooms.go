@@ -1,0 +1,304 @@
+package directory
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hansa/homeserver/room"
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/event"
+	"hansa/policy"
+	"hansa/storage"
+)
+
+const (
+	// listDefault and listMax are how many rooms a page has, listStep how many entries are looked at in one go.
+	listDefault, listMax, listStep = 50, 500, 100
+)
+
+// SetVisibility puts a room into the list of the caller's tenant, or takes it out.
+//
+// spec: client-server-api#put_matrixclientv3directorylistroomroomid
+func (s *Service) SetVisibility(ctx context.Context, c Caller, id matrix.RoomID, public bool) error {
+	tenant := c.UserID.Server()
+	mayName, err := s.inside(ctx, id, c.UserID)
+	if err != nil {
+		return err
+	}
+	if !mayName {
+		return matrix.Forbidden("You may not change the public address of this room.")
+	}
+	facts, audience, err := s.Rooms.PolicyFacts(ctx, id, c.UserID)
+	if err != nil {
+		return err
+	}
+	facts.Public = public
+	if e := s.decide(ctx, c, tenant, policy.Input{Point: policy.RoomPublish, Room: facts, Audience: audience}).Error(); e != nil {
+		return e
+	}
+	return s.DB.Update(ctx, func(tx *storage.Tx) error {
+		change := tx.Unpublish
+		if public {
+			change = func(tenant matrix.ServerName, id matrix.RoomID) (bool, error) {
+				return tx.Publish(tenant, id, c.UserID)
+			}
+		}
+		changed, err := change(tenant, id)
+		if err != nil || !changed {
+			return err
+		}
+		return tx.Announce(storage.NoticeDirectory, string(id))
+	})
+}
+
+// Visibility tells whether a room stands in the list of the caller's tenant. A room that the caller may not find is not there.
+//
+// spec: client-server-api#get_matrixclientv3directorylistroomroomid
+func (s *Service) Visibility(ctx context.Context, c Caller, id matrix.RoomID) (public bool, err error) {
+	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) { public, err = tx.IsPublished(c.UserID.Server(), id); return err })
+	if err != nil {
+		return false, err
+	}
+	unknown := matrix.NotFound("There is no such room.")
+	if !public {
+		if _, err := s.inside(ctx, id, c.UserID); err != nil {
+			return false, unknown
+		}
+		return false, nil
+	}
+	found, err := s.mayFind(ctx, c, c.UserID.Server(), id)
+	if err == nil && !found {
+		err = unknown
+	}
+	return true, err
+}
+
+// Query is what is wanted of a list of rooms.
+type Query struct {
+	// Server is whose list it is; empty for the caller's tenant.
+	Server matrix.ServerName
+	Limit  int
+	Since  string
+	// Term must be part of name, topic or alias. Types are the wanted types of rooms, nil standing for none; empty for all.
+	Term  string
+	Types []*string
+}
+
+// Page is a part of a list of rooms.
+type Page struct {
+	Chunk     []*Listed `json:"chunk"`
+	NextBatch string    `json:"next_batch,omitempty"`
+	PrevBatch string    `json:"prev_batch,omitempty"`
+}
+
+// Listed is a room in a list.
+type Listed struct {
+	RoomID         matrix.RoomID `json:"room_id"`
+	Name           string        `json:"name,omitempty"`
+	Topic          string        `json:"topic,omitempty"`
+	CanonicalAlias string        `json:"canonical_alias,omitempty"`
+	AvatarURL      string        `json:"avatar_url,omitempty"`
+	JoinRule       string        `json:"join_rule,omitempty"`
+	RoomType       string        `json:"room_type,omitempty"`
+	Joined         int           `json:"num_joined_members"`
+	WorldReadable  bool          `json:"world_readable"`
+	GuestCanJoin   bool          `json:"guest_can_join"`
+
+	sorted int64 // the number it was sorted by
+}
+
+// List returns a page of a list of published rooms, without those that the caller may not find.
+//
+// spec: client-server-api#post_matrixclientv3publicrooms
+func (s *Service) List(ctx context.Context, c Caller, q Query) (*Page, error) {
+	tenant := c.UserID.Server()
+	if q.Server != "" && q.Server != tenant {
+		if err := s.partner(ctx, c, q.Server); err != nil {
+			return nil, err
+		}
+		tenant = q.Server
+	}
+	if q.Limit <= 0 {
+		q.Limit = listDefault
+	}
+	q.Limit = min(q.Limit, listMax)
+	at, dir, err := parseSince(q.Since)
+	if err != nil {
+		return nil, err
+	}
+	found, more, err := s.scan(ctx, c, tenant, q, at, dir)
+	if err != nil {
+		return nil, err
+	}
+	page := &Page{Chunk: found}
+	forward, back := more, at != nil
+	if dir == storage.Backward {
+		slices.Reverse(found)
+		forward, back = true, more
+	}
+	if len(found) > 0 {
+		if forward {
+			page.NextBatch = since("n", found[len(found)-1])
+		}
+		if back {
+			page.PrevBatch = since("p", found[0])
+		}
+	}
+	return page, nil
+}
+
+// partner asks both sides whether the caller's tenant and another one talk at all.
+func (s *Service) partner(ctx context.Context, c Caller, server matrix.ServerName) error {
+	own, local := c.UserID.Server(), s.Rooms.IsLocal(server)
+	d := s.decide(ctx, c, own, policy.Input{Point: policy.Partner, Server: &policy.Server{Name: string(server), Local: local}})
+	if d.Allow && local {
+		d = s.decide(ctx, c, server, policy.Input{Point: policy.Partner, Server: &policy.Server{Name: string(own), Local: true}})
+	}
+	if e := d.Error(); e != nil {
+		return e
+	}
+	if !local {
+		return matrix.Errorf(http.StatusNotFound, matrix.CodeNotFound, "The list of %s cannot be fetched.", server)
+	}
+	return nil
+}
+
+// scan goes through a list until a page is full. It returns one page and whether there is another.
+func (s *Service) scan(ctx context.Context, c Caller, tenant matrix.ServerName, q Query, at *storage.PublishedRoom, dir storage.Direction) ([]*Listed, bool, error) {
+	out := []*Listed{}
+	for {
+		var batch []storage.PublishedRoom
+		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+			batch, err = tx.LoadPublishedRooms(tenant, at, dir, listStep)
+			return err
+		})
+		if err != nil {
+			return nil, false, err
+		}
+		for i := range batch {
+			l, err := s.listed(ctx, c, tenant, q, &batch[i])
+			if err != nil {
+				return nil, false, err
+			}
+			if l == nil {
+				continue
+			}
+			if len(out) == q.Limit {
+				return out, true, nil
+			}
+			out = append(out, l)
+		}
+		if len(batch) < listStep {
+			return out, false, nil
+		}
+		at = &batch[len(batch)-1]
+	}
+}
+
+// listed returns an entry of a list, nil for one that is not asked for or that the caller may not find.
+func (s *Service) listed(ctx context.Context, c Caller, tenant matrix.ServerName, q Query, p *storage.PublishedRoom) (*Listed, error) {
+	l, err := s.describe(ctx, p.RoomID)
+	if err != nil {
+		return nil, err
+	}
+	l.sorted = p.Joined
+	if !q.wants(l) {
+		return nil, nil
+	}
+	found, err := s.mayFind(ctx, c, tenant, p.RoomID)
+	if err != nil || !found {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (q *Query) wants(l *Listed) bool {
+	if len(q.Types) > 0 && !slices.ContainsFunc(q.Types, func(t *string) bool { return t == nil && l.RoomType == "" || t != nil && *t == l.RoomType }) {
+		return false
+	}
+	term := strings.ToLower(q.Term)
+	return term == "" || strings.Contains(strings.ToLower(l.Name), term) || strings.Contains(strings.ToLower(l.Topic), term) ||
+		strings.Contains(strings.ToLower(l.CanonicalAlias), term)
+}
+
+// describe is what a list says of a room.
+//
+// spec: client-server-api#get_matrixclientv3publicrooms
+func (s *Service) describe(ctx context.Context, id matrix.RoomID) (*Listed, error) {
+	l := &Listed{RoomID: id}
+	err := s.Rooms.Look(ctx, id, func(v room.View) {
+		text := func(typ, key string) (value string) {
+			if e := v.State(typ, ""); e != nil {
+				value, _ = event.ContentString(e, key)
+			}
+			return value
+		}
+		l.Joined, l.JoinRule = v.Joined(), v.Rules().JoinRule()
+		l.Name, l.CanonicalAlias, l.AvatarURL = text("m.room.name", "name"), text(typeCanonical, "alias"), text("m.room.avatar", "url")
+		l.RoomType = text(auth.TypeCreate, "type")
+		l.WorldReadable = text("m.room.history_visibility", "history_visibility") == "world_readable"
+		l.GuestCanJoin = text("m.room.guest_access", "guest_access") == "can_join"
+		if e := v.State("m.room.topic", ""); e != nil {
+			l.Topic = plainTopic(e)
+		}
+	})
+	return l, err
+}
+
+// plainTopic is the topic as plain text.
+//
+// spec: client-server-api#mroomtopic
+func plainTopic(e *event.Event) string {
+	if raw, ok := event.ContentField(e, "m.topic"); ok {
+		var t struct {
+			Text []jsontext.Value `json:"m.text"`
+		}
+		if json.Unmarshal(raw, &t) == nil {
+			for _, one := range t.Text {
+				var r struct {
+					Body string `json:"body"`
+					Type string `json:"mimetype"`
+				}
+				if json.Unmarshal(one, &r) == nil && (r.Type == "" || r.Type == "text/plain") {
+					return r.Body
+				}
+			}
+		}
+	}
+	topic, _ := event.ContentString(e, "topic")
+	return topic
+}
+
+// since makes a token: the direction, and the entry behind or before which the page begins. It names only rooms that were shown.
+func since(direction string, l *Listed) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(direction + strconv.FormatInt(l.sorted, 10) + " " + string(l.RoomID)))
+}
+
+func parseSince(token string) (*storage.PublishedRoom, storage.Direction, error) {
+	if token == "" {
+		return nil, storage.Forward, nil
+	}
+	bad := matrix.InvalidParam("This is no token of this list.")
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(b) < 2 || b[0] != 'n' && b[0] != 'p' {
+		return nil, false, bad
+	}
+	number, id, _ := strings.Cut(string(b[1:]), " ")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 {
+		return nil, false, bad
+	}
+	roomID, err := matrix.ParseRoomID(id)
+	if err != nil {
+		return nil, false, bad
+	}
+	return &storage.PublishedRoom{RoomID: roomID, Joined: n}, storage.Direction(b[0] == 'n'), nil
+}
