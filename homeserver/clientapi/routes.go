@@ -6,6 +6,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"hansa/homeserver/account"
+	"hansa/homeserver/clientsync"
 	"hansa/homeserver/ephemeral"
 	"hansa/homeserver/push"
 	"hansa/homeserver/room"
@@ -21,6 +22,7 @@ type Deps struct {
 	Policy    *policy.Engine
 	Accounts  *account.Service
 	Rooms     *room.Service
+	Sync      *clientsync.Service
 	Ephemeral *ephemeral.Service
 	Receipts  *ephemeral.Receipts
 	PushRules *push.Rules
@@ -47,7 +49,7 @@ func New(d Deps) *API {
 func (a *API) routes() []route {
 	var all []route
 	for _, table := range [][]route{
-		a.discoveryRoutes(),
+		a.discoveryRoutes(), a.loginRoutes(), a.ownRoutes(), a.syncRoutes(),
 		a.typingRoutes(), a.receiptRoutes(), a.presenceRoutes(), a.pushRuleRoutes(), a.tagRoutes(),
 	} {
 		all = append(all, table...)
