@@ -525,6 +525,8 @@ func TestA71_FederateFalse(t *testing.T) {
 		w.want("join from another server", membership(nobody, nobody, "join")(w), "federate")
 		w.want("invite by another server", membership(mod, nobody, "invite")(w), "federate")
 		w.want("message of the own server", message("@bob:a.example")(w), "")
+		w.want("invite to another server", membership(alice, nobody, "invite")(w), "federate")
+		w.want("invite on the own server", membership(alice, "@new:a.example", "invite")(w), "")
 		for _, open := range []string{`true`, `"false"`, `0`, `null`} {
 			w.set(w.create(`{"creator":"` + string(alice) + `","m.federate":` + open + `}`))
 			w.want("m.federate "+open, message(user)(w), "")

@@ -29,6 +29,11 @@ func (r *Rules) checkMember(ev *event.Event, in Facts) *Denied {
 		}
 	}
 	target := matrix.UserID(*ev.StateKey)
+	// differs: the text looks at the sender only; all deployed servers also keep members of other servers out of a closed
+	// room, whoever acts.
+	if !r.federate && target.Server() != r.server {
+		return deny("federate", "The room is closed to other servers, and %.80s is on one.", target)
+	}
 	switch event.Membership(ev) {
 	case Join:
 		return r.checkJoin(ev, target, in)

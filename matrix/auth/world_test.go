@@ -136,7 +136,9 @@ func (w *world) joinRule(rule string) {
 	w.set(w.event(TypeJoinRules, str(""), alice, `{"join_rule":"`+rule+`"}`))
 }
 
-func (w *world) find(typ, key string) *event.Event { return w.state[event.StateKey{Type: typ, Key: key}] }
+func (w *world) find(typ, key string) *event.Event {
+	return w.state[event.StateKey{Type: typ, Key: key}]
+}
 
 func (w *world) rules() *Rules {
 	w.t.Helper()
