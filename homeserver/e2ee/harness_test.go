@@ -88,6 +88,7 @@ type world struct {
 	ctx  context.Context
 	wall *wall
 	url  string
+	stop func()
 }
 
 // each runs a test on both databases.
@@ -127,13 +128,21 @@ func (w *world) open() {
 	}
 	done := make(chan error, 1)
 	go func() { done <- st.Run(ctx) }()
-	w.t.Cleanup(func() {
+	w.stop = sync.OnceFunc(func() {
 		stop()
 		if err := errors.Join(<-done, db.Close()); err != nil {
 			w.t.Error(err)
 		}
 	})
+	w.t.Cleanup(w.stop)
 	w.Service = New(Deps{DB: db, Policy: w.wall, Parties: census{}, Stream: st, Log: storagetest.Quiet()})
+}
+
+// restart stops the node and starts another one.
+func (w *world) restart() {
+	w.t.Helper()
+	w.stop()
+	w.open()
 }
 
 func (w *world) update(fn func(tx *storage.Tx) error) {

@@ -1,0 +1,130 @@
+package e2ee
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"hansa/matrix"
+	"hansa/matrix/event"
+	"hansa/storage"
+	"hansa/storage/statemap"
+	"hansa/storage/storagetest"
+)
+
+// room writes memberships of a room into the log, without asking anybody.
+type testRoom struct {
+	w    *world
+	room *storage.Room
+	n    int64
+}
+
+func (w *world) room(id matrix.RoomID) *testRoom {
+	v, _ := matrix.FindRoomVersion("11")
+	return &testRoom{w: w, room: &storage.Room{ID: id, Version: v, Tenant: "acme.example"}}
+}
+
+func (r *testRoom) member(user matrix.UserID, membership string) {
+	r.w.t.Helper()
+	r.n++
+	key := string(user)
+	e, err := event.Build(r.room.Version, event.Draft{RoomID: r.room.ID, Type: "m.room.member", StateKey: &key, Sender: user,
+		Content: fmt.Appendf(nil, `{"membership":%q}`, membership), PrevEvents: r.room.Head.Extremities, Depth: r.n, OriginServerTS: r.n})
+	r.w.must(err)
+	a := &storage.Append{Room: r.room, Events: []storage.NewEvent{{Event: e}}, State: []statemap.Change{{Key: e.Key(), ID: e.ID}},
+		Head: storage.Head{Name: string(e.ID), Extremities: []matrix.EventID{e.ID}, Depth: r.n}}
+	r.w.must(r.w.DB.Append(r.w.ctx, a))
+	r.room = a.Room
+}
+
+func TestKeyChanges_WhoSharesARoom(t *testing.T) {
+	each(t, func(w *world) {
+		a, b, c := w.device(anna, "A"), w.device(bert, "B"), w.device(cleo, "C")
+		r := w.room("!r:acme.example")
+		r.member(anna, "join")
+		r.member(bert, "join")
+		check := func(from int64, changed, left []matrix.UserID) {
+			w.t.Helper()
+			got, err := w.KeyChanges(w.ctx, anna, from, w.position())
+			if w.must(err); !slices.Equal(got.Changed, changed) || !slices.Equal(got.Left, left) {
+				w.t.Errorf("changes = %v, want changed %v, left %v", got, changed, left)
+			}
+		}
+		none := []matrix.UserID{}
+		check(0, []matrix.UserID{bert}, none)
+		from := w.position()
+		check(from, none, none)
+		b.ready(1)
+		c.ready(1)
+		a.ready(1)
+		check(from, []matrix.UserID{anna, bert}, none) // cleo shares no room
+		from = w.position()
+		r.member(cleo, "join")
+		check(from, []matrix.UserID{cleo}, none)
+		from = w.position()
+		r.member(bert, "leave")
+		check(from, none, []matrix.UserID{bert})
+		from = w.position()
+		r.member(anna, "leave")
+		check(from, none, []matrix.UserID{cleo})
+		w.wall.deny(anna, cleo)
+		check(from, none, none)
+	})
+}
+
+func TestChanged_OfThoseWhoShare(t *testing.T) {
+	each(t, func(w *world) {
+		from := w.position()
+		w.device(anna, "A").ready(1)
+		w.device(bert, "B").ready(1)
+		w.device(cleo, "C").ready(1)
+		got, err := w.Changed(w.ctx, anna, from, w.position(), func(u matrix.UserID) bool { return u == bert })
+		if w.must(err); !slices.Equal(got, []matrix.UserID{anna, bert}) {
+			w.t.Errorf("changed = %v", got)
+		}
+		w.wall.deny(anna, bert)
+		got, err = w.Changed(w.ctx, anna, from, w.position(), func(u matrix.UserID) bool { return u == bert })
+		if w.must(err); !slices.Equal(got, []matrix.UserID{anna}) {
+			w.t.Errorf("changed = %v", got)
+		}
+	})
+}
+
+// TestCounts_OtherNode lets one node claim and another one count.
+func TestCounts_OtherNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, storagetest.URL(t, "postgres"))
+	other := &world{t: t, ctx: w.ctx, wall: w.wall, url: w.url}
+	other.open()
+	w.device(anna, "A").ready(5)
+	b := other.device(bert, "B")
+	wait := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
+		defer cancel()
+		for _, n := range []*world{w, other} {
+			if err := n.Stream.Wait(ctx, n.position()-1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for left := 5; left > 0; left-- {
+		wait()
+		for _, n := range []*world{w, other} {
+			if counts, _, err := n.Counts(n.ctx, anna, "A"); err != nil || counts["signed_curve25519"] != left {
+				t.Errorf("counts = %v, %v; want %d", counts, err, left)
+			}
+		}
+		_, err := other.ClaimKeys(w.ctx, b.Caller, one(anna, "A"))
+		w.must(err)
+		other.must(other.SendToDevice(w.ctx, b.Caller, "m.test", fmt.Sprint(left), Messages{anna: {"A": content(left)}}))
+		wait()
+		list, through, err := w.LoadToDevice(w.ctx, anna, "A", 0, w.position())
+		if w.must(err); len(list) != 1 {
+			t.Errorf("%d messages, want the one that the other node took", len(list))
+		}
+		w.must(w.AckToDevice(w.ctx, anna, "A", through))
+	}
+}
