@@ -72,11 +72,17 @@ upload_mimetype if _mimetype_permitted(object.get(input.media, "mimetype", ""))
 
 # METADATA
 # description: Obligations for an event, the smaller of the limits that are set. The server holds the size against it.
-event_obligations := _limit("max_bytes")
+event_obligations := {} if {
+	not data.config[input.tenant.name].content.max_bytes
+	not data.config.operator.content.max_bytes
+} else := {"max_bytes": _smallest("max_bytes")}
 
 # METADATA
 # description: The same for an upload.
-upload_obligations := _limit("max_upload_bytes")
+upload_obligations := {} if {
+	not data.config[input.tenant.name].content.max_upload_bytes
+	not data.config.operator.content.max_upload_bytes
+} else := {"max_bytes": _smallest("max_upload_bytes")}
 
 # METADATA
 # description: |
@@ -124,10 +130,7 @@ _mimetype_permitted(mimetype) if {
 
 _encryption(scope) := object.get(scope, "encryption", "optional")
 
-_limit(name) := {} if {
-	not data.config[input.tenant.name].content[name]
-	not data.config.operator.content[name]
-} else := {"max_bytes": min({limit | some scope in [_tenant, _operator]; limit := scope[name]})}
+_smallest(name) := min({limit | some scope in [_tenant, _operator]; limit := scope[name]})
 
 default _algorithm_known := false
 
