@@ -7,7 +7,9 @@ import (
 
 	"hansa/homeserver/account"
 	"hansa/homeserver/clientsync"
+	"hansa/homeserver/directory"
 	"hansa/homeserver/ephemeral"
+	"hansa/homeserver/membership"
 	"hansa/homeserver/push"
 	"hansa/homeserver/room"
 	"hansa/homeserver/stream"
@@ -22,6 +24,8 @@ type Deps struct {
 	Policy    *policy.Engine
 	Accounts  *account.Service
 	Rooms     *room.Service
+	Members   *membership.Service
+	Directory *directory.Service
 	Sync      *clientsync.Service
 	Ephemeral *ephemeral.Service
 	Receipts  *ephemeral.Receipts
@@ -50,6 +54,7 @@ func (a *API) routes() []route {
 	var all []route
 	for _, table := range [][]route{
 		a.discoveryRoutes(), a.loginRoutes(), a.ownRoutes(), a.syncRoutes(),
+		a.roomRoutes(), a.memberRoutes(), a.stateRoutes(), a.sendRoutes(), a.aliasRoutes(), a.roomListRoutes(), a.userDirectoryRoutes(),
 		a.typingRoutes(), a.receiptRoutes(), a.presenceRoutes(), a.pushRuleRoutes(), a.tagRoutes(),
 	} {
 		all = append(all, table...)
