@@ -233,7 +233,7 @@ func (tx *Tx) SetSignatures(sigs map[matrix.EventID][]byte) error {
 
 // SetFlags changes the flags of an event.
 func (tx *Tx) SetFlags(id matrix.EventID, set, clear Flags) error {
-	_, err := tx.exec(`UPDATE events SET flags = (flags | $2) & ~$3 WHERE event_id = $1`, string(id), int64(set), int64(clear))
+	_, err := tx.exec(`UPDATE events SET flags = (flags | CAST($2 AS BIGINT)) & ~CAST($3 AS BIGINT) WHERE event_id = $1`, string(id), int64(set), int64(clear))
 	return err
 }
 

@@ -175,14 +175,15 @@ func (s *Service) touch(user matrix.UserID, device matrix.DeviceID, state string
 	if d == nil {
 		return
 	}
+	was := d.wish == Online && d.until.After(now)
 	switch {
 	case state != "":
 		d.wish, d.stated = state, true
 	case !d.stated:
 		d.wish = Online
 	}
-	if p.state == Offline && d.wish == Online {
-		p.acted = now
+	if d.wish == Online && !was {
+		p.acted = now // coming online is something that the user did
 	}
 	if until := now.Add(min(max(hold, 0), maxHold) + grace); d.until.Before(until) {
 		d.until = until
