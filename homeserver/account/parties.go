@@ -147,3 +147,7 @@ func (c *partyCache) drop(user matrix.UserID) {
 	c.epoch++
 	delete(c.parties, user)
 }
+
+// PartyOf makes a party of an account as it is stored, whatever is in memory: for followers, which hear of a change before the
+// memory of it is gone.
+func (s *Service) PartyOf(u *storage.User) *policy.Party { return s.Policy.Resolve(facts(u)) }
