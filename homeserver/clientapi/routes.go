@@ -8,6 +8,7 @@ import (
 	"hansa/homeserver/account"
 	"hansa/homeserver/clientsync"
 	"hansa/homeserver/directory"
+	"hansa/homeserver/e2ee"
 	"hansa/homeserver/ephemeral"
 	"hansa/homeserver/membership"
 	"hansa/homeserver/push"
@@ -27,6 +28,7 @@ type Deps struct {
 	Members   *membership.Service
 	Directory *directory.Service
 	Sync      *clientsync.Service
+	E2EE      *e2ee.Service
 	Ephemeral *ephemeral.Service
 	Receipts  *ephemeral.Receipts
 	PushRules *push.Rules
@@ -56,6 +58,7 @@ func (a *API) routes() []route {
 		a.discoveryRoutes(), a.loginRoutes(), a.ownRoutes(), a.syncRoutes(),
 		a.roomRoutes(), a.memberRoutes(), a.stateRoutes(), a.sendRoutes(), a.aliasRoutes(), a.roomListRoutes(), a.userDirectoryRoutes(),
 		a.typingRoutes(), a.receiptRoutes(), a.presenceRoutes(), a.pushRuleRoutes(), a.tagRoutes(),
+		a.keyRoutes(), a.toDeviceRoutes(), a.roomKeyRoutes(),
 	} {
 		all = append(all, table...)
 	}
