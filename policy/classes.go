@@ -45,7 +45,12 @@ func (rs *ruleset) newContactReads() (*contactReads, error) {
 		}
 	}
 	values, presence := all.paths()
-	for _, p := range slices.Concat(values, presence) {
+	for _, p := range presence {
+		if len(p) > 1 { // that there is a subject and a target goes without saying
+			values = append(values, p)
+		}
+	}
+	for _, p := range values {
 		switch {
 		case len(p) == 0 || len(p) == 1 && (p[0] == "subject" || p[0] == "target"):
 			for name := range rs.codec.plans[rs.codec.party].byName {

@@ -19,7 +19,7 @@ import (
 const configRoot = "config"
 
 // reservedKeys are the top-level keys of a tenant's data that are settings; every other one is a pool.
-var reservedKeys = [...]string{"whitelist", "domains", "bridges", "content", "sessions", "rooms", "profiles", "push", "previews", "admin", "partners", "tenant", "operator"}
+var reservedKeys = [...]string{"whitelist", "domains", "bridges", "content", "sessions", "rooms", "profiles", "push", "previews", "admin", "partners", "tenant", "custom", "operator"}
 
 // dataset is the data of all tenants and what the engine itself reads from it. It never changes.
 type dataset struct {

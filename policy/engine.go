@@ -187,6 +187,7 @@ func (e *Engine) build(ctx context.Context, files []sourceFile, test bool) (load
 	if err != nil {
 		return loaded{}, asProblems(err)
 	}
+	library = slices.DeleteFunc(library, sourceFile.isTest)
 	set := loaded{files: files, revision: digest(library, files)}
 	modules, problems := parseModules(library, true)
 	own, more := parseModules(files, false)

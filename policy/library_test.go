@@ -2,7 +2,14 @@ package policy
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // TestLibrary holds the embedded library to what the engine demands: it compiles, every point has its rule, its tests pass.
@@ -28,7 +35,9 @@ func TestLibrary(t *testing.T) {
 			t.Errorf("the library has no rule hansa.points.%s.decision", p.Point)
 		}
 	}
-	t.Logf("members that tell audience classes apart: %v %v", rs.contact.members, rs.contact.attributes)
+	if want := []string{"bridge", "kind", "listed", "local", "pools", "tenant"}; !slices.Equal(rs.contact.members, want) || len(rs.contact.attributes) > 0 {
+		t.Errorf("members that tell audience classes apart: %v %v, want %v: more members make more classes", rs.contact.members, rs.contact.attributes, want)
+	}
 	for _, p := range Points() {
 		if l := rs.library[p.Point]; l != nil {
 			v, pr := l.reads.paths()
@@ -49,4 +58,66 @@ func TestLibraryOwnTests(t *testing.T) {
 		}
 	}
 	t.Logf("%d tests", len(results))
+}
+
+// TestLibrary_ReservedKeys: the engine and the library agree on which keys of a tenant's data are no pools.
+func TestLibrary_ReservedKeys(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, nil)
+	s := e.current.Load()
+	data := s.data.tenants[acme]
+	q := &query{ref: ast.MustParseRef("data.hansa.lint.shape.reserved")}
+	var err error
+	if q.body, err = s.rules.compiler.QueryCompiler().Compile(ast.MustParseBody("x = data.hansa.lint.shape.reserved")); err != nil {
+		t.Fatal(err)
+	}
+	ev := &evaluator{compiler: s.rules.compiler, store: data.store, txn: data.txn, input: ast.ObjectTerm(), now: time.Now(), limit: time.Second}
+	x, err := ev.run(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	x.Value.(ast.Set).Foreach(func(t *ast.Term) { names = append(names, string(t.Value.(ast.String))) })
+	own := slices.DeleteFunc(slices.Clone(reservedKeys[:]), func(s string) bool { return s == "operator" })
+	names = slices.DeleteFunc(names, func(s string) bool { return s == "operator" })
+	slices.Sort(own)
+	slices.Sort(names)
+	if !slices.Equal(own, names) {
+		t.Errorf("reserved keys: engine %v, library %v", own, names)
+	}
+}
+
+// TestExamplesAndPacks: every example and every pack is sound and passes its tests under the engine as it is shipped.
+func TestExamplesAndPacks(t *testing.T) {
+	t.Parallel()
+	dirs, err := filepath.Glob("../rego/*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		kind := filepath.Base(filepath.Dir(dir))
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() || kind != "examples" && kind != "packs" {
+			continue
+		}
+		t.Run(kind+"/"+filepath.Base(dir), func(t *testing.T) {
+			t.Parallel()
+			tenants := []string{acme}
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if e.IsDir() && strings.Contains(e.Name(), ".") {
+					tenants = append(tenants, e.Name())
+				}
+			}
+			e, err := New(Options{Bundles: []string{dir}, Tenants: tenants})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st := e.Status().Tests; st.Passed == 0 || st.Failed > 0 {
+				t.Errorf("tests: %+v", st)
+			}
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -26,8 +27,8 @@ func Check(ctx context.Context, bundles, tenants []string) Problems {
 	if err != nil {
 		return asProblems(err)
 	}
-	modules, _ := parseModules(library, true) // the library parsed a moment ago
-	own, _ := parseModules(set.files, false)  // and so did these
+	modules, _ := parseModules(slices.DeleteFunc(library, sourceFile.isTest), true) // the library parsed a moment ago
+	own, _ := parseModules(set.files, false)                                        // and so did these
 	_, _, more := compileModules(append(modules, own...), true)
 	return append(problems, more...)
 }
