@@ -38,7 +38,7 @@ func (s *Service) PutAccountData(ctx context.Context, by Caller, user matrix.Use
 		return matrix.InvalidParam("The type of account data has 1 to %d bytes.", maxDataType)
 	}
 	content = content.Clone()
-	if content.Kind() != '{' || content.Compact() != nil {
+	if content.Kind() != '{' || !content.IsValid() || content.Compact() != nil {
 		return matrix.BadJSON("Account data must be a JSON object.")
 	}
 	if len(content) > maxAccountDatum {

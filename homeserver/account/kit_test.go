@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -69,6 +70,7 @@ type kit struct {
 	mu      sync.Mutex
 	at      time.Time       // guarded by mu
 	notices []storage.Entry // guarded by mu
+	told    []string        // guarded by mu: what hooks were called with
 }
 
 func (k *kit) clock() time.Time {
@@ -81,6 +83,21 @@ func (k *kit) pass(d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.at = k.at.Add(d)
+}
+
+func (k *kit) tell(what ...any) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.told = append(k.told, fmt.Sprint(what...))
+}
+
+// hooked returns what hooks were called with since the last call.
+func (k *kit) hooked() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := fmt.Sprint(k.told)
+	k.told = nil
+	return out
 }
 
 // heard returns the names of the notices since the last call.
@@ -101,7 +118,7 @@ func (k *kit) heard() []string {
 }
 
 // each runs a test on both databases. files are written into the policy directory; change may alter the dependencies.
-func each(t *testing.T, files map[string]string, change func(*Deps), fn func(t *testing.T, k *kit)) {
+func each(t *testing.T, files map[string]string, change func(*kit, *Deps), fn func(t *testing.T, k *kit)) {
 	t.Helper()
 	t.Parallel()
 	for _, name := range storagetest.Databases() {
@@ -112,27 +129,45 @@ func each(t *testing.T, files map[string]string, change func(*Deps), fn func(t *
 	}
 }
 
-func newKit(t *testing.T, url string, files map[string]string, change func(*Deps)) *kit {
-	t.Helper()
-	dir := t.TempDir()
-	for name, text := range files {
-		p := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+func engineOptions() policy.Options {
+	at := time.UnixMilli(1_800_000_000_000)
+	return policy.Options{Tenants: []string{string(acme), string(globex), "closed.example"}, Now: func() time.Time { return at }}
+}
+
+// plainEngine is the engine without any rules but the library's, for all tests that need no more.
+var plainEngine = sync.OnceValue(func() *policy.Engine {
+	e, err := policy.New(engineOptions())
+	if err != nil {
+		panic(err)
 	}
+	return e
+})
+
+func newEngine(t *testing.T, files map[string]string) *policy.Engine {
+	t.Helper()
+	o := engineOptions()
+	o.Bundles = []string{t.TempDir()}
+	for name, text := range files {
+		p := filepath.Join(o.Bundles[0], name)
+		must(t, os.MkdirAll(filepath.Dir(p), 0o755))
+		must(t, os.WriteFile(p, []byte(text), 0o644))
+	}
+	e, err := policy.New(o)
+	must(t, err)
+	return e
+}
+
+func newKit(t *testing.T, url string, files map[string]string, change func(*kit, *Deps)) *kit {
+	t.Helper()
 	k := &kit{t: t, url: url, at: time.UnixMilli(1_800_000_000_000), tenants: map[matrix.ServerName]Tenant{
 		acme:             {Name: acme, Registration: RegistrationOpen, SharedSecret: []byte("shared")},
 		globex:           {Name: globex, Registration: RegistrationToken, RegistrationTokens: []string{"from-a-file"}},
 		"closed.example": {Name: "closed.example", Registration: RegistrationClosed}}}
-	engine, err := policy.New(policy.Options{Bundles: []string{dir}, Tenants: []string{string(acme), string(globex), "closed.example"}, Now: k.clock})
-	if err != nil {
-		t.Fatal(err)
+	if len(files) == 0 {
+		k.policy = &asked{Engine: plainEngine()}
+	} else {
+		k.policy = &asked{Engine: newEngine(t, files)}
 	}
-	k.policy = &asked{Engine: engine}
 	db := storagetest.Open(t, storage.Options{URL: url, Now: k.clock, Publish: func(_, _ int64, entries []storage.Entry) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -143,12 +178,12 @@ func newKit(t *testing.T, url string, files map[string]string, change func(*Deps
 }
 
 // another makes one more service on a database, as another node would have it.
-func (k *kit) another(db *storage.DB, change func(*Deps)) *Service {
+func (k *kit) another(db *storage.DB, change func(*kit, *Deps)) *Service {
 	k.t.Helper()
 	d := Deps{DB: db, Policy: k.policy, Log: storagetest.Quiet(), Now: k.clock, Hash: Hashing{MemoryKiB: 64, Passes: 1, Lanes: 1, Parallel: 4},
 		Tenant: func(n matrix.ServerName) (Tenant, bool) { t, ok := k.tenants[n]; return t, ok }}
 	if change != nil {
-		change(&d)
+		change(k, &d)
 	}
 	s, err := New(d)
 	if err != nil {

@@ -29,6 +29,7 @@ const maxBuckets = 50_000
 
 // buckets are token buckets by key.
 type buckets struct {
+	name string
 	rate rate
 	now  func() time.Time
 
@@ -36,8 +37,8 @@ type buckets struct {
 	at map[string]time.Time // guarded by mu: when the bucket will be full again; absent means full
 }
 
-func newBuckets(now func() time.Time, burst int, every time.Duration) *buckets {
-	return &buckets{rate: rate{burst, every}, now: now, at: map[string]time.Time{}}
+func newBuckets(name string, now func() time.Time, burst int, every time.Duration) *buckets {
+	return &buckets{name: name, rate: rate{burst, every}, now: now, at: map[string]time.Time{}}
 }
 
 // take uses one try. When there is none it returns how long to wait.
@@ -100,20 +101,21 @@ func (b *buckets) evict(now time.Time) {
 // several nodes gets as many times more tries, which changes nothing for a password that is worth its name.
 type limits struct {
 	enabled bool
+	metrics *metrics
 	// Failed logins, per account, per account and known address, per address, and per network of addresses.
 	account, known, address, network *buckets
 	// Registrations and look-ups of names and tokens, per network.
 	register, lookup *buckets
 }
 
-func newLimits(enabled bool, now func() time.Time) *limits {
-	return &limits{enabled: enabled,
-		account:  newBuckets(now, 10, 15*time.Second),
-		known:    newBuckets(now, 10, 15*time.Second),
-		address:  newBuckets(now, 60, 2*time.Second),
-		network:  newBuckets(now, 240, time.Second),
-		register: newBuckets(now, 30, 10*time.Second),
-		lookup:   newBuckets(now, 120, 500*time.Millisecond),
+func newLimits(enabled bool, now func() time.Time, m *metrics) *limits {
+	return &limits{enabled: enabled, metrics: m,
+		account:  newBuckets("account", now, 10, 15*time.Second),
+		known:    newBuckets("known", now, 10, 15*time.Second),
+		address:  newBuckets("address", now, 60, 2*time.Second),
+		network:  newBuckets("network", now, 240, time.Second),
+		register: newBuckets("register", now, 30, 10*time.Second),
+		lookup:   newBuckets("lookup", now, 120, 500*time.Millisecond),
 	}
 }
 
@@ -136,6 +138,7 @@ func (l *limits) charge(b *buckets, key string) error {
 		return nil
 	}
 	if wait, ok := b.take(key); !ok {
+		l.metrics.refused.WithLabelValues(b.name).Inc()
 		return tooMany(int64(math.Ceil(float64(wait) / float64(time.Millisecond))))
 	}
 	return nil

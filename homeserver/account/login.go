@@ -80,13 +80,12 @@ func (s *Service) Login(ctx context.Context, tenant matrix.ServerName, c Client,
 		return nil, err
 	}
 	u, err := s.prove(ctx, id, c, r.Password)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if u == nil {
+	case u == nil:
 		return nil, wrongPassword()
-	}
-	if u.Locked {
+	case u.Locked:
 		return nil, errLocked()
 	}
 	d := wish{r.DeviceID, r.InitialDeviceDisplayName, r.RefreshToken}
@@ -202,6 +201,7 @@ func (s *Service) prove(ctx context.Context, id matrix.UserID, c Client, passwor
 		try.forgive()
 		return nil, err
 	}
+	s.metrics.proved(ok)
 	if !ok {
 		return nil, nil
 	}
@@ -314,7 +314,8 @@ func (s *Service) Refresh(ctx context.Context, c Client, token string) (*LoginAn
 	if token == "" {
 		return nil, matrix.Errorf(http.StatusBadRequest, matrix.CodeMissingParam, "The member refresh_token is missing.")
 	}
-	if err := s.limits.charge(s.limits.lookup, networkOf(c.IP)); err != nil {
+	try := &attempt{limits: s.limits}
+	if err := try.charge(s.limits.address, c.ip()); err != nil {
 		return nil, err
 	}
 	hash, ok := hashToken(token, refreshPrefix)
@@ -364,6 +365,7 @@ func (s *Service) Refresh(ctx context.Context, c Client, token string) (*LoginAn
 		s.log.WithFields(map[string]any{"user_id": u.ID, "device_id": row.DeviceID}).Warn("a spent refresh token was used again; its session has been ended")
 		return nil, unknownToken("This refresh token has been used already; the session has been ended for safety.", true)
 	}
+	try.forgive()
 	a := p.answer("")
 	a.UserID, a.DeviceID = "", ""
 	return a, nil

@@ -97,7 +97,7 @@ func TestLogin_PolicyRefuses(t *testing.T) {
 }
 
 func TestC157_BruteForce(t *testing.T) {
-	each(t, nil, func(d *Deps) { d.Limits.Enabled = true }, func(t *testing.T, k *kit) {
+	each(t, nil, func(k *kit, d *Deps) { d.Limits.Enabled = true }, func(t *testing.T, k *kit) {
 		ctx := context.Background()
 		k.add(NewUser{ID: anna})
 		try := func(user, ip, password string) error {
@@ -143,7 +143,7 @@ func TestC157_BruteForce(t *testing.T) {
 func TestC157_LimitsAreBoundedAndFair(t *testing.T) {
 	t.Parallel()
 	at := time.UnixMilli(1_800_000_000_000)
-	b := newBuckets(func() time.Time { return at }, 3, time.Second)
+	b := newBuckets("test", func() time.Time { return at }, 3, time.Second)
 	for range 3 {
 		if _, ok := b.take("victim"); !ok {
 			t.Fatal("refused too early")

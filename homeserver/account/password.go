@@ -32,10 +32,10 @@ type Hashing struct {
 	Parallel          int
 }
 
-// DefaultHashing is what OWASP recommends at least: 19 MiB, two passes, one lane. As many are hashed at a time as there are
-// processors, at most four, so that logins cannot eat the memory of the server.
+// DefaultHashing is one of the settings that OWASP recommends, the one of 12 MiB, three passes and one lane. As many are hashed at
+// a time as there are processors, at most four, so that logins cannot eat the memory of the server.
 func DefaultHashing() Hashing {
-	return Hashing{MemoryKiB: 19 * 1024, Passes: 2, Lanes: 1, Parallel: min(4, runtime.GOMAXPROCS(0))}
+	return Hashing{MemoryKiB: 12 * 1024, Passes: 3, Lanes: 1, Parallel: min(4, runtime.GOMAXPROCS(0))}
 }
 
 // hasher hashes passwords, a few at a time.

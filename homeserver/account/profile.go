@@ -75,7 +75,7 @@ func checkField(field string) error {
 // checkValue checks the value of a member and brings it into its shortest form. An empty display name or avatar means none: remove.
 func checkValue(field string, raw jsontext.Value) (value jsontext.Value, remove bool, err error) {
 	value = raw.Clone()
-	if err := value.Compact(); err != nil {
+	if !value.IsValid() || value.Compact() != nil {
 		return nil, false, matrix.BadJSON("The value of the profile field is not JSON.")
 	}
 	if field != FieldDisplayName && field != FieldAvatarURL && field != FieldTimezone {

@@ -225,7 +225,7 @@ func (s *Service) bear(ctx context.Context, t Tenant, c Client, b *birth) (*Logi
 		return nil, err
 	}
 	s.Invalidate(b.user.ID)
-	s.log.WithFields(map[string]any{"user_id": b.user.ID, "tenant": t.Name, "via": b.via}).Info("account made")
+	s.log.WithFields(map[string]any{"user_id": b.user.ID, "tenant": t.Name}).Info("account made")
 	if p == nil {
 		return &LoginAnswer{UserID: b.user.ID, HomeServer: t.Name}, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"hansa/matrix"
@@ -59,6 +60,8 @@ type Deps struct {
 	Now    func() time.Time
 	Rand   io.Reader
 	Limits Limits
+	// Registerer gets the metrics; nil for none.
+	Registerer prometheus.Registerer
 	// Hash is the cost of passwords; the zero value is DefaultHashing.
 	Hash Hashing
 	// TokenLife is how long the access token of a client that can refresh is good; 0 means one hour.
@@ -85,7 +88,7 @@ type Service struct {
 	cache   *sessionCache
 	parties *partyCache
 	limits  *limits
-	nonces  []byte // key that nonces are made with
+	metrics *metrics
 
 	mu   sync.Mutex
 	seen map[deviceKey]storage.Seen // guarded by mu: last uses that are not written yet
@@ -106,15 +109,12 @@ func New(d Deps) (*Service, error) {
 		d.TokenLife = time.Hour
 	}
 	s := &Service{Deps: d, log: d.Log.WithField("pkg", "account"), cache: newSessionCache(maxSessions), parties: newPartyCache(maxParties),
-		seen: map[deviceKey]storage.Seen{}, nonces: make([]byte, 32)}
-	if _, err := io.ReadFull(d.Rand, s.nonces); err != nil {
-		return nil, err
-	}
+		seen: map[deviceKey]storage.Seen{}, metrics: newMetrics(d.Registerer)}
 	var err error
 	if s.hasher, err = newHasher(d.Hash, d.Rand); err != nil {
 		return nil, err
 	}
-	s.limits = newLimits(d.Limits.Enabled, d.Now)
+	s.limits = newLimits(d.Limits.Enabled, d.Now, s.metrics)
 	return s, nil
 }
 

@@ -136,6 +136,7 @@ func (s *Service) session(ctx context.Context, hash tokenHash) (*Session, error)
 }
 
 func (s *Service) loadSession(ctx context.Context, hash tokenHash) (*Session, error) {
+	s.metrics.loads.Inc()
 	var row *storage.SessionRow
 	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
 		row, err = tx.LoadSession(hash[:])

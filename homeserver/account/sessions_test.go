@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
 	"fmt"
@@ -460,3 +461,37 @@ func TestParties_AreReadOnceAndForgottenInTime(t *testing.T) {
 		}
 	})
 }
+
+func BenchmarkAuthenticate(b *testing.B) {
+	c := newSessionCache(maxSessions)
+	s := &Service{Deps: Deps{Now: time.Now, Policy: &still{}}, cache: c, metrics: newMetrics(nil)}
+	tok, hash, err := newToken(rand.Reader, accessPrefix)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.put(&Session{UserID: anna, hash: hash, generation: 1}, 0)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := s.Authenticate(context.Background(), tok); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkPassword(b *testing.B) {
+	h, err := newHasher(DefaultHashing(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := h.hash(context.Background(), secret); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// still is a policy that never changes.
+type still struct{ policy.Engine }
+
+func (*still) Generation() uint64 { return 1 }

@@ -34,18 +34,26 @@ func newToken(rand io.Reader, prefix string) (string, tokenHash, error) {
 	return t, sha256.Sum256([]byte(t)), nil
 }
 
-func checksum(s string) string {
-	n := crc32.ChecksumIEEE([]byte(s))
-	return base64.RawURLEncoding.EncodeToString([]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+func checksum(s string) string { return string(appendSum(nil, []byte(s))) }
+
+func appendSum(dst, b []byte) []byte {
+	n := crc32.ChecksumIEEE(b)
+	return base64.RawURLEncoding.AppendEncode(dst, []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 // hashToken returns the hash of a token, or false for what cannot be one.
 func hashToken(token, prefix string) (tokenHash, bool) {
-	if len(token) != tokenLength || !strings.HasPrefix(token, prefix) || checksum(token[:tokenLength-sumLength-1]) != token[tokenLength-sumLength:] ||
-		token[tokenLength-sumLength-1] != '_' {
+	const body = tokenLength - sumLength - 1
+	if len(token) != tokenLength || !strings.HasPrefix(token, prefix) || token[body] != '_' {
 		return tokenHash{}, false
 	}
-	return sha256.Sum256([]byte(token)), true
+	var b [tokenLength]byte
+	var sum [sumLength]byte
+	copy(b[:], token)
+	if string(appendSum(sum[:0], b[:body])) != token[body+1:] {
+		return tokenHash{}, false
+	}
+	return sha256.Sum256(b[:]), true
 }
 
 // newDeviceID makes the name of a device: ten capital letters.

@@ -211,8 +211,13 @@ func (s *Service) Suspend(ctx context.Context, a Actor, id matrix.UserID, suspen
 }
 
 // SetFacts changes what policies know of an account; nil members stay as they are. Locks and passwords have calls of their own.
+// The admin action is user.roles when it makes or unmakes an admin or changes roles, else user.facts.
 func (s *Service) SetFacts(ctx context.Context, a Actor, id matrix.UserID, c Facts) error {
-	return s.change(ctx, a, "user.facts", id, storage.UserChange{Kind: c.Kind, Admin: c.Admin, Listed: c.Listed, Pools: c.Pools, Groups: c.Groups,
+	action := "user.facts"
+	if c.Admin != nil || c.Roles != nil {
+		action = "user.roles"
+	}
+	return s.change(ctx, a, action, id, storage.UserChange{Kind: c.Kind, Admin: c.Admin, Listed: c.Listed, Pools: c.Pools, Groups: c.Groups,
 		Roles: c.Roles, Attributes: c.Attributes}, storage.NoticeParty)
 }
 
