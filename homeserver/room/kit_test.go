@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"hansa/homeserver/room"
 	"hansa/homeserver/stream"
@@ -80,7 +81,7 @@ func newKit(t testing.TB, database string, files map[string]string) *kit {
 		t.Fatal(err)
 	}
 	k.far = &far{"far.example", farKey}
-	k.engine, err = policy.New(policy.Options{Bundles: []string{k.policy}, Tenants: []string{string(acme), string(globex)}, Log: storagetest.Quiet(), SkipTests: true})
+	k.engine, err = policy.New(policy.Options{Bundles: []string{k.policy}, Tenants: []string{string(acme), string(globex)}, Log: storagetest.Quiet(), SkipTests: true, Deadline: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ type fork struct {
 	events    map[matrix.EventID]*storage.Event
 	agreement map[matrix.EventID]bool // answers of common
 	pending   *storage.Event
+	failed    error // of a look-up that could not return it
 }
 
 // resolve makes one state of several. It returns its root and the nodes that are new. pending is an event that may be part of the
@@ -48,6 +49,9 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 		return statemap.Hash{}, nil, err
 	}
 	resolved, err := stateres.Resolve(*c)
+	if f.failed != nil {
+		err = f.failed
+	}
 	if err != nil {
 		return statemap.Hash{}, nil, fmt.Errorf("resolve state: %w", err)
 	}
@@ -119,7 +123,7 @@ func (f *fork) unconflicted(k event.StateKey) matrix.EventID {
 	}
 	id, err := statemap.Get(f.s.loader(f.ctx), f.roots[0], k)
 	if err != nil {
-		f.s.log.WithError(err).Error("state tree could not be read during state resolution")
+		f.failed = err
 		return ""
 	}
 	return id
