@@ -21,7 +21,7 @@ const (
 // tagged is the content of m.tag. Members that are not the server's to know stay as they are.
 type tagged struct {
 	Tags map[string]jsontext.Value `json:"tags"`
-	Rest jsontext.Value            `json:",unknown"`
+	Rest jsontext.Value            `json:",embed"`
 }
 
 // parseTags reads a stored m.tag. Clients may write it as account data too; what has the wrong form counts as no tags.

@@ -262,7 +262,7 @@ func TestEvaluator_IsBounded(t *testing.T) {
 	for i := range maxOwn + 50 {
 		r.keep(matrix.UserID(fmt.Sprintf("@own%d:acme.example", i)), compiled{first, true})
 	}
-	if r.own != maxOwn || len(r.known) != maxOwn+1 {
+	if r.own != maxOwn || len(r.known) != maxOwn+2 {
 		t.Errorf("%d of %d with own rules, want %d", r.own, len(r.known), maxOwn)
 	}
 	for i := range maxEvaluators {
