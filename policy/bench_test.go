@@ -135,3 +135,20 @@ func BenchmarkReload(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkContactFirst measures a pair of classes that was never asked before, one that may meet and one that may not.
+func BenchmarkContactFirst(b *testing.B) {
+	e, alice, bob := benchEngine(b)
+	carol := e.user("@carol:acme.example", "sales")
+	for name, other := range map[string]*Party{"allowed": bob, "denied": carol} {
+		b.Run(name, func(b *testing.B) {
+			s := e.current.Load()
+			x, y := s.contacts.reads.project(e.codec, alice), s.contacts.reads.project(e.codec, other)
+			b.ReportAllocs()
+			defer cpu(b)()
+			for b.Loop() {
+				e.evaluateContact(s, x, y, time.Now())
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -144,6 +145,41 @@ type contactRow [maxClasses]atomic.Pointer[verdict]
 
 func newContacts(r *contactReads) *contacts {
 	return &contacts{reads: r, token: &classToken{}, ids: map[string]uint32{}, keys: map[string]uint32{}}
+}
+
+// inherit takes over the classes of an earlier matrix, and the answers about those pairs of tenants for which nothing
+// changed. It does nothing when classes are made up differently now, or when so many came together that most may be gone.
+func (m *contacts) inherit(old *contacts, same func(a, b string) bool) {
+	if !slices.Equal(m.reads.members, old.reads.members) || !slices.Equal(m.reads.attributes, old.reads.attributes) {
+		return
+	}
+	old.mu.RLock()
+	defer old.mu.RUnlock()
+	if len(old.reps) > maxClasses/2 {
+		return
+	}
+	m.ids, m.reps, m.keys = maps.Clone(old.ids), slices.Clone(old.reps), maps.Clone(old.keys)
+	type pair struct{ a, b string }
+	known := map[pair]bool{}
+	for i, a := range m.reps {
+		from := old.rows[i].Load()
+		if from == nil {
+			continue
+		}
+		to := new(contactRow)
+		for j, b := range m.reps {
+			p := pair{a.Tenant, b.Tenant}
+			unchanged, ok := known[p]
+			if !ok {
+				unchanged = same(p.a, p.b)
+				known[p] = unchanged
+			}
+			if unchanged {
+				to[j].Store(from[j].Load())
+			}
+		}
+		m.rows[i].Store(to)
+	}
 }
 
 // class returns the class of a party, noClass when there are too many.

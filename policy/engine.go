@@ -68,6 +68,7 @@ type Engine struct {
 	config     map[string]any
 	files      []sourceFile
 	revision   string
+	owners     map[string]string
 	tests      TestSummary
 	since      time.Time
 	failed     *Failure
@@ -80,6 +81,7 @@ type snapshot struct {
 	revision   string
 	rules      *ruleset
 	data       *dataset
+	owners     map[string]string // digests of what each owner wrote
 	memo       *memo
 	contacts   *contacts
 }
@@ -156,7 +158,7 @@ func (e *Engine) load(ctx context.Context, files []sourceFile) error {
 		return errs
 	}
 	old := *e.state()
-	e.rules, e.config, e.files, e.revision, e.tests = set.rules, set.config, files, set.revision, set.tests
+	e.restore(set)
 	if err := e.activate(ctx); err != nil {
 		e.restore(old)
 		return err
@@ -170,15 +172,16 @@ type loaded struct {
 	config   map[string]any
 	files    []sourceFile
 	revision string
+	owners   map[string]string
 	tests    TestSummary
 }
 
 func (e *Engine) state() *loaded {
-	return &loaded{e.rules, e.config, e.files, e.revision, e.tests}
+	return &loaded{e.rules, e.config, e.files, e.revision, e.owners, e.tests}
 }
 
 func (e *Engine) restore(l loaded) {
-	e.rules, e.config, e.files, e.revision, e.tests = l.rules, l.config, l.files, l.revision, l.tests
+	e.rules, e.config, e.files, e.revision, e.owners, e.tests = l.rules, l.config, l.files, l.revision, l.owners, l.tests
 }
 
 // build makes a set from files without touching the active one.
@@ -197,6 +200,7 @@ func (e *Engine) build(ctx context.Context, files []sourceFile, test bool) (load
 	if len(problems) > 0 {
 		return set, problems
 	}
+	set.owners = digestsByOwner(files, own)
 	modules = append(modules, own...)
 	if set.rules, problems = newRuleset(e.codec, modules); len(problems) > 0 {
 		return set, problems
@@ -222,14 +226,27 @@ func (e *Engine) activate(ctx context.Context) error {
 		return err
 	}
 	e.generation++
-	s := &snapshot{generation: e.generation, revision: e.revision, rules: e.rules, data: data, memo: newMemo(),
+	s := &snapshot{generation: e.generation, revision: e.revision, rules: e.rules, data: data, owners: e.owners, memo: newMemo(),
 		contacts: newContacts(e.rules.contact)}
+	if old := e.current.Load(); old != nil {
+		s.contacts.inherit(old.contacts, func(a, b string) bool { return s.sameContact(old, a, b) })
+	}
 	e.since = e.opts.Now()
 	e.current.Store(s)
 	e.breaker.reset()
 	e.metrics.activated(e.since)
 	e.changed.notify()
 	return nil
+}
+
+// sameContact says whether contact between users of two domains is decided by the same rules and data as before.
+func (s *snapshot) sameContact(old *snapshot, a, b string) bool {
+	for _, owner := range []string{"", "operator", a, b} {
+		if s.owners[owner] != old.owners[owner] || (s.data.tenants[owner] == nil) != (old.data.tenants[owner] == nil) {
+			return false
+		}
+	}
+	return reflect.DeepEqual(s.data.agreement(a, b), old.data.agreement(a, b)) && reflect.DeepEqual(s.data.agreement(b, a), old.data.agreement(b, a))
 }
 
 // SetAgreements replaces the agreement records of the database. They hold at once.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -220,5 +221,58 @@ func TestDecide_GivenTime(t *testing.T) {
 	}
 	if e.Generation() != generation {
 		t.Errorf("the generation moved")
+	}
+}
+
+// TestContact_OnlyWhatChangedIsAskedAgain: a change of one tenant's rules, data or agreements leaves the answers about
+// others in place, and none that it touches.
+func TestContact_OnlyWhatChangedIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	e := newEngine(t, with(acmeFiles(), "globex.example/pools.yaml", "buyers: {groups: [buyers], contact: open}\n"))
+	must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex), agree(globex, acme)}))
+	a1, a2 := e.user("@a1:acme.example", "office"), e.user("@a2:acme.example")
+	b1, b2 := e.user("@b1:globex.example", "buyers"), e.user("@b2:globex.example")
+	pairs := map[string][2]*Party{"acme": {a1, a2}, "globex": {b1, b2}, "between": {a1, b1}}
+	known := func() map[string]bool {
+		out := map[string]bool{}
+		s := e.current.Load()
+		for name, p := range pairs {
+			out[name] = s.contacts.get(s.contacts.class(e.codec, p[0]), s.contacts.class(e.codec, p[1]), 0) != nil
+		}
+		return out
+	}
+	fill := func() {
+		for name, p := range pairs {
+			if !e.Contact(p[0], p[1]) {
+				t.Errorf("%s: no contact: %+v", name, e.ContactDecision(p[0], p[1]).Reasons)
+			}
+		}
+	}
+	expect := func(what string, want map[string]bool) {
+		t.Helper()
+		if got := known(); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: still known %v, want %v", what, got, want)
+		}
+		fill()
+	}
+	fill()
+	put(t, e.dir, "acme.example/more.yaml", "lab: {groups: [lab], contact: closed}\n")
+	must(t, e.Reload(ctx))
+	expect("data of acme", map[string]bool{"acme": false, "globex": true, "between": false})
+	put(t, e.dir, "globex.example/x.rego", "package tenants[\"globex.example\"].contact\n\ndeny contains {\"code\": \"x\", \"message\": \"m\"} if \"never\" in input.subject.pools\n")
+	must(t, e.Reload(ctx))
+	expect("rules of globex", map[string]bool{"acme": true, "globex": false, "between": false})
+	must(t, e.SetAgreements(ctx, []Agreement{agree(acme, globex, func(a *Agreement) { a.ID = "other" }), agree(globex, acme)}))
+	expect("agreement", map[string]bool{"acme": true, "globex": true, "between": false})
+	put(t, e.dir, "operator/domains.yaml", "domains: {deny: [evil.example]}\n")
+	must(t, e.Reload(ctx))
+	expect("operator", map[string]bool{"acme": false, "globex": false, "between": false})
+	put(t, e.dir, "acme.example/x.rego", tenantRule(Contact, `deny contains {"code": "x", "message": "m"} if "hermit" in input.subject.roles`))
+	must(t, e.Reload(ctx))
+	expect("other members make classes", map[string]bool{"acme": false, "globex": false, "between": false})
+	must(t, e.SetAgreements(ctx, nil))
+	if e.Contact(a1, b1) || e.Contact(b1, a1) {
+		t.Errorf("contact without agreements")
 	}
 }

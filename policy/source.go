@@ -238,3 +238,26 @@ func digest(sets ...[]sourceFile) string {
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
+
+// digestsByOwner is a digest of the files of each owner: a tenant, the operator, or nobody in particular ("").
+func digestsByOwner(files []sourceFile, modules []moduleFile) map[string]string {
+	owners := map[string]string{}
+	for _, m := range modules {
+		owners[m.source.name] = m.owner
+	}
+	sets := map[string][]sourceFile{}
+	for _, f := range files {
+		owner, ok := owners[f.name]
+		if !ok && f.isData() {
+			owner, _, _ = strings.Cut(f.path, "/")
+		}
+		if !f.isTest() {
+			sets[owner] = append(sets[owner], f)
+		}
+	}
+	out := map[string]string{}
+	for owner, set := range sets {
+		out[owner] = digest(set)
+	}
+	return out
+}
