@@ -312,7 +312,7 @@ func TestC165_LockedAndSuspended(t *testing.T) {
 		must(t, k.Suspend(ctx, Operator(""), anna, true))
 		by = k.caller(a.AccessToken)
 		wants(t, "suspended", by.CheckWrite(), 403, matrix.CodeUserSuspended)
-		wants(t, "profile while suspended", k.SetProfile(ctx, by, anna, "displayname", []byte(`{"displayname":"A"}`)), 403, matrix.CodeUserSuspended)
+		wants(t, "profile while suspended", k.SetProfile(ctx, by, anna, "displayname", []byte(`"A"`)), 403, matrix.CodeUserSuspended)
 		k.login(anna, nil) // more sessions are allowed
 		must(t, k.Suspend(ctx, Operator(""), anna, false))
 		must(t, k.caller(a.AccessToken).CheckWrite())

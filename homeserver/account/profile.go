@@ -183,18 +183,13 @@ func (s *Service) LoadProfiles(ctx context.Context, users []matrix.UserID) (map[
 	return out, err
 }
 
-// SetProfile sets a member of the caller's profile. The body is an object with that member.
-func (s *Service) SetProfile(ctx context.Context, by Caller, user matrix.UserID, field string, raw jsontext.Value) error {
-	if err := checkField(field); err != nil {
+// SetProfile sets a member of the caller's profile to a JSON value.
+func (s *Service) SetProfile(ctx context.Context, by Caller, user matrix.UserID, field string, given jsontext.Value) error {
+	if err := own(by, user); err != nil {
 		return err
 	}
-	var members map[string]jsontext.Value
-	if err := json.Unmarshal(raw, &members); err != nil {
-		return matrix.BadJSON("The body must be a JSON object.")
-	}
-	given, ok := members[field]
-	if !ok {
-		return matrix.Errorf(http.StatusBadRequest, matrix.CodeMissingParam, "The body has no member %s.", field)
+	if err := checkField(field); err != nil {
+		return err
 	}
 	value, remove, err := checkValue(field, given)
 	if err != nil {
@@ -232,7 +227,7 @@ func (s *Service) DeleteProfile(ctx context.Context, by Caller, user matrix.User
 	})
 }
 
-// writeProfile asks whether the caller may change the field, changes it and says so.
+// writeProfile asks whether the caller may change the field, changes it and says so. Member events and presence follow the notice.
 //
 // spec: client-server-api#events-on-change-of-profile-information
 func (s *Service) writeProfile(ctx context.Context, by Caller, user matrix.UserID, field string, fn func(*storage.Tx) error) error {
@@ -245,14 +240,10 @@ func (s *Service) writeProfile(ctx context.Context, by Caller, user matrix.UserI
 	if err := s.act(ctx, by, policy.ProfileWrite, &policy.Account{Username: user.Localpart(), Field: field, Via: "client"}); err != nil {
 		return err
 	}
-	err := s.DB.Update(ctx, func(tx *storage.Tx) error {
+	return s.DB.Update(ctx, func(tx *storage.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
 		return tx.Announce(storage.NoticeProfile, string(user))
 	})
-	if err == nil && s.OnProfile != nil && (field == FieldDisplayName || field == FieldAvatarURL) {
-		s.OnProfile(ctx, user)
-	}
-	return err
 }

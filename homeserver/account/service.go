@@ -75,9 +75,6 @@ type Deps struct {
 	OnDrop []func(tx *storage.Tx, user matrix.UserID, devices []matrix.DeviceID) error
 	// OnErase is run in the transaction that closes an account for good.
 	OnErase []func(tx *storage.Tx, user matrix.UserID) error
-	// OnProfile is called after a user's display name or avatar changed, to bring it into rooms and presence. May be nil. Whoever
-	// wants to hear of it on every node and after a crash follows the profile notices of the log instead.
-	OnProfile func(ctx context.Context, user matrix.UserID)
 }
 
 // Service keeps the accounts of all tenants. Its methods may be called from any goroutine.
