@@ -104,13 +104,6 @@ func (tx *Tx) LoadKeyCounts(user matrix.UserID, device matrix.DeviceID) (KeyCoun
 	return c, err
 }
 
-// LoadToDeviceRange returns the positions of the first and the last message that waits for a device, 0 when there is none.
-func (tx *Tx) LoadToDeviceRange(user matrix.UserID, device matrix.DeviceID) (first, last int64, err error) {
-	err = tx.row(`SELECT COALESCE(MIN(pos), 0), COALESCE(MAX(pos), 0) FROM to_device WHERE user_id = $1 AND device_id = $2`,
-		[]any{dbText(string(user)), dbText(string(device))}, &first, &last)
-	return first, last, err
-}
-
 // Claim asks for a key of one device.
 type Claim struct {
 	UserID    matrix.UserID

@@ -281,6 +281,7 @@ func (tx *Tx) LoadSharedDeviceChanges(user matrix.UserID, since, upto int64) ([]
 		return nil
 	}, `SELECT d.user_id FROM device_list_changes d WHERE d.pos > $2 AND d.pos <= $3 AND (d.user_id = $1 OR EXISTS (
 		SELECT 1 FROM memberships a JOIN memberships b ON b.room_num = a.room_num AND b.user_id = $1 AND b.membership = 'join'
-		WHERE a.user_id = d.user_id AND a.membership = 'join'))`, dbText(string(user)), since, upto)
+		WHERE a.user_id = d.user_id AND a.membership = 'join'))
+		UNION SELECT s.target_id FROM key_signatures s WHERE s.signer_id = $1 AND s.pos > $2 AND s.pos <= $3`, dbText(string(user)), since, upto)
 	return out, err
 }

@@ -246,16 +246,15 @@ func TestUploadSignatures_OnOthersReachOwnDevices(t *testing.T) {
 		if w.must(err); len(entries) != 1 || entries[0].Name != storage.NoticeSignatures || entries[0].Ref != string(anna) {
 			w.t.Errorf("entries = %v", entries)
 		}
-		none := func(matrix.UserID) bool { return false }
 		for viewer, want := range map[matrix.UserID][]matrix.UserID{anna: {bert}, bert: {}, cleo: {}} {
-			got, err := w.Changed(w.ctx, viewer, before, w.position(), none)
-			if w.must(err); !slices.Equal(got, want) {
+			got, err := w.KeyChanges(w.ctx, viewer, before, w.position())
+			if w.must(err); !slices.Equal(got.Changed, want) {
 				w.t.Errorf("%s hears of %v, want %v", viewer, got, want)
 			}
 		}
 		w.wall.deny(anna, bert)
-		got, err := w.Changed(w.ctx, anna, before, w.position(), none)
-		if w.must(err); len(got) != 0 {
+		got, err := w.KeyChanges(w.ctx, anna, before, w.position())
+		if w.must(err); len(got.Changed) != 0 {
 			w.t.Errorf("anna hears of %v, whom policy keeps from her", got)
 		}
 	})

@@ -10,8 +10,8 @@
 // nothing is dialled from here.
 //
 // Keys are stored in canonical form without their signatures, which have a table of their own: who may see a signature is
-// decided when it is read. In memory stands, per device that syncs, how many keys are left and which messages wait; it follows
-// the log, so it is right on every node.
+// decided when it is read. In memory stands, per device that syncs, how many keys are left; it follows the log, so it is right on
+// every node. Messages are brought to devices, and forgotten once acknowledged, by package clientsync.
 //
 // Locks: watch.turn is taken before watch.mu; neither is held during a transaction.
 //

@@ -14,35 +14,18 @@ type DeviceLists struct {
 	Left    []matrix.UserID `json:"left"`
 }
 
-// Changed returns, of a range of positions, the users whose devices or keys changed for a viewer: the viewer, those for whom shares
-// is true, and those whose keys the viewer signed. Users whom policy keeps from the viewer are left out. Who came to share a room in
-// the range is not among them; KeyChanges has those, too.
-//
-// spec: client-server-api#tracking-the-device-list-for-a-user
-func (s *Service) Changed(ctx context.Context, viewer matrix.UserID, since, upto int64, shares func(matrix.UserID) bool) ([]matrix.UserID, error) {
-	var touched, signed []matrix.UserID
-	err := s.DB.View(ctx, func(tx *storage.Tx) (err error) {
-		if touched, err = tx.LoadDeviceListChanges(since, upto); err != nil {
-			return err
-		}
-		signed, err = tx.LoadSignedSince(viewer, since, upto)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	touched = slices.DeleteFunc(touched, func(u matrix.UserID) bool { return u != viewer && !shares(u) })
-	return s.visible(ctx, viewer, append(touched, signed...))
-}
-
-// KeyChanges returns what changed between two positions, from the database: also who came to share a room with the viewer and who
-// shares none any more.
+// KeyChanges returns what changed between two positions for a viewer: whose devices or keys changed of those who share a room, whose
+// keys the viewer signed, who came to share a room, and who shares none any more. Users whom policy keeps from the viewer are left out.
 //
 // spec: client-server-api#get_matrixclientv3keyschanges
 func (s *Service) KeyChanges(ctx context.Context, viewer matrix.UserID, from, to int64) (DeviceLists, error) {
 	var changed, left []matrix.UserID
 	err := s.DB.View(ctx, func(tx *storage.Tx) (err error) {
-		changed, left, err = tx.LoadDeviceLists(viewer, from, to)
+		if changed, err = tx.LoadSharedDeviceChanges(viewer, from, to); err != nil {
+			return err
+		}
+		came, ceased, err := tx.LoadSharingChanges(viewer, from, to)
+		changed, left = append(changed, came...), ceased
 		return err
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package e2ee
 
 import (
 	"context"
-	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -11,12 +10,8 @@ import (
 	"hansa/storage"
 )
 
-const (
-	// loadLimit is how many messages one response brings.
-	loadLimit = 100
-	// everyDevice stands for all devices of a user.
-	everyDevice = "*"
-)
+// everyDevice stands for all devices of a user.
+const everyDevice = "*"
 
 // Messages are the contents of to-device messages by user and device; the device `*` stands for all devices of the user that are
 // not named.
@@ -100,84 +95,4 @@ func (m Messages) address(sender matrix.UserID, typ string, users []matrix.UserI
 		}
 	}
 	return out
-}
-
-// LoadToDevice returns the messages that wait for a device after one position and up to another, at most 100, in order. through is
-// the position up to which these are all there are: upto, or less when more wait. A response that names a later position as its end
-// would lose the rest. Messages of senders whom policy keeps from the user by now are left out.
-func (s *Service) LoadToDevice(ctx context.Context, user matrix.UserID, device matrix.DeviceID, after, upto int64) (list []storage.ToDevice, through int64, err error) {
-	st, err := s.state(ctx, user, device, false)
-	if err != nil {
-		return nil, 0, err
-	}
-	if st.first == 0 || st.last <= after || st.first > upto {
-		return nil, upto, nil
-	}
-	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-		list, err = tx.LoadToDevice(user, device, after, upto, loadLimit+1)
-		return err
-	})
-	if err != nil {
-		return nil, 0, err
-	}
-	through = upto
-	if len(list) > loadLimit {
-		list = list[:loadLimit]
-		through = list[loadLimit-1].Pos
-	}
-	list, err = s.screen(ctx, user, list)
-	return list, through, err
-}
-
-// screen leaves out the messages of senders with whom the user has no contact any more.
-func (s *Service) screen(ctx context.Context, user matrix.UserID, list []storage.ToDevice) ([]storage.ToDevice, error) {
-	senders := []matrix.UserID{user}
-	for _, m := range list {
-		if !slices.Contains(senders, m.Sender) {
-			senders = append(senders, m.Sender)
-		}
-	}
-	if len(senders) == 1 {
-		return list, nil
-	}
-	parties, err := s.Parties.Parties(ctx, senders)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(list, func(m storage.ToDevice) bool {
-		return m.Sender != user && !s.Policy.Contact(parties[m.Sender], parties[user])
-	}), nil
-}
-
-// AckToDevice forgets the messages that a device has acknowledged by asking for what comes after a position. It costs nothing
-// where nothing waits.
-//
-// spec: client-server-api#send-to-device-messaging
-func (s *Service) AckToDevice(ctx context.Context, user matrix.UserID, device matrix.DeviceID, upto int64) error {
-	st, err := s.state(ctx, user, device, false)
-	if err != nil || st.first == 0 || st.first > upto {
-		return err
-	}
-	if err := s.DB.Update(ctx, func(tx *storage.Tx) error {
-		_, err := tx.DeleteToDevice(user, device, upto)
-		return err
-	}); err != nil || s.Stream == nil {
-		return err
-	}
-	s.watch.acked(user, device, upto)
-	return nil
-}
-
-// acked notes that no message up to a position waits for a device.
-func (w *watch) acked(user matrix.UserID, device matrix.DeviceID, upto int64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	st := w.find(user, device)
-	switch {
-	case st == nil || st.first == 0 || st.first > upto:
-	case st.last <= upto:
-		st.first, st.last = 0, 0
-	default:
-		st.first = upto + 1
-	}
 }

@@ -76,7 +76,7 @@ func (s *Service) UploadKeys(ctx context.Context, by Caller, u Upload) (map[stri
 	}
 	if p.device == nil && len(p.oneTime)+len(p.fallback) == 0 {
 		counts, _, err := s.Counts(ctx, by.UserID, by.DeviceID)
-		return withDefault(counts), err
+		return counts, err
 	}
 	var counts map[string]int
 	err = s.DB.Update(ctx, func(tx *storage.Tx) error {

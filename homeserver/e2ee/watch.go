@@ -16,9 +16,8 @@ const (
 	maxBehind = 16_384
 )
 
-// watch knows of devices that sync how many keys they have left and which messages wait for them, so that a response without
-// news costs no query. It follows the log as far as it has come whenever it is asked, which is what makes it right when other
-// nodes write.
+// watch knows of devices that sync how many keys they have left, so that a response costs no query. It follows the log as far as
+// it has come whenever it is asked, which is what makes it right when other nodes write.
 type watch struct {
 	s    *Service
 	seen atomic.Int64 // position up to which the log was read; moved by the holder of turn
@@ -33,9 +32,6 @@ type watch struct {
 type deviceState struct {
 	counts *storage.KeyCounts // nil: not known
 	dirty  int64              // newest position at which they changed, as far as was seen
-	queue  bool               // first and last are known
-	first  int64              // no message waits before this position; 0: none waits
-	last   int64              // no message waits after this position
 }
 
 func newWatch(s *Service) *watch {
@@ -83,32 +79,29 @@ func (w *watch) forget() {
 
 func (w *watch) apply(entries []storage.Entry) {
 	for i := range entries {
-		e := &entries[i]
-		switch {
-		case e.Kind == storage.KindNotice && e.Name == storage.NoticeOneTimeKeys:
+		if e := &entries[i]; e.Kind == storage.KindNotice && e.Name == storage.NoticeOneTimeKeys {
 			for _, st := range w.users[matrix.UserID(e.Ref)] {
 				st.counts, st.dirty = nil, e.Pos
-			}
-		case e.Kind == storage.KindToDevice:
-			if st := w.users[e.UserID][e.DeviceID]; st != nil {
-				if st.last = e.Pos; st.first == 0 {
-					st.first = e.Pos
-				}
 			}
 		}
 	}
 }
 
-// find returns what is known of a device, nil where that is nothing. The caller holds mu.
-func (w *watch) find(user matrix.UserID, device matrix.DeviceID) *deviceState {
-	return w.users[user][device]
+// find returns the counts of a device, nil when they are not known.
+func (w *watch) find(user matrix.UserID, device matrix.DeviceID) *storage.KeyCounts {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if st := w.users[user][device]; st != nil {
+		return st.counts
+	}
+	return nil
 }
 
-// load reads about a device from the database. From before it reads, the log is followed for the device, so that nothing is
-// missed in between.
-func (w *watch) load(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (deviceState, error) {
+// load reads the counts of a device from the database. From before it reads, the log is followed for the device, so that nothing
+// is missed in between.
+func (w *watch) load(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (*storage.KeyCounts, error) {
 	w.mu.Lock()
-	st := w.find(user, device)
+	st := w.users[user][device]
 	if st == nil {
 		if w.size >= maxWatched {
 			w.forget()
@@ -121,60 +114,31 @@ func (w *watch) load(ctx context.Context, user matrix.UserID, device matrix.Devi
 		w.size++
 	}
 	w.mu.Unlock()
-	now, pos, err := w.s.loadState(ctx, user, device)
+	counts, pos, err := w.s.loadCounts(ctx, user, device)
 	if err != nil {
-		return deviceState{}, err
+		return nil, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if st.dirty <= pos {
-		st.counts = now.counts
+		st.counts = counts
 	}
-	if !st.queue {
-		st.queue = true
-		if now.first != 0 && (st.first == 0 || now.first < st.first) {
-			st.first = now.first
-		}
-		st.last = max(st.last, now.last)
-	}
-	now.first, now.last = st.first, st.last
-	return now, nil
+	return counts, nil
 }
 
-// loadState reads about a device, and the position at which that was true.
-func (s *Service) loadState(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (st deviceState, pos int64, err error) {
-	err = s.DB.View(ctx, func(tx *storage.Tx) error {
+// loadCounts reads the counts of a device, and the position at which they were true.
+func (s *Service) loadCounts(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (*storage.KeyCounts, int64, error) {
+	var pos int64
+	var counts storage.KeyCounts
+	err := s.DB.View(ctx, func(tx *storage.Tx) (err error) {
 		if pos, err = tx.Position(); err != nil {
 			return err
 		}
-		counts, err := tx.LoadKeyCounts(user, device)
-		if err != nil {
-			return err
-		}
-		st = deviceState{counts: &counts, queue: true}
-		st.first, st.last, err = tx.LoadToDeviceRange(user, device)
+		counts, err = tx.LoadKeyCounts(user, device)
 		return err
 	})
-	return st, pos, err
-}
-
-// state returns what is known of a device: its counts if wanted, its queue if not.
-func (s *Service) state(ctx context.Context, user matrix.UserID, device matrix.DeviceID, counts bool) (deviceState, error) {
-	if s.Stream == nil {
-		st, _, err := s.loadState(ctx, user, device)
-		return st, err
-	}
-	if err := s.watch.catchUp(ctx); err != nil {
-		return deviceState{}, err
-	}
-	s.watch.mu.Lock()
-	if st := s.watch.find(user, device); st != nil && (counts && st.counts != nil || !counts && st.queue) {
-		known := *st
-		s.watch.mu.Unlock()
-		return known, nil
-	}
-	s.watch.mu.Unlock()
-	return s.watch.load(ctx, user, device)
+	counts.OneTime = withDefault(counts.OneTime)
+	return &counts, pos, err
 }
 
 // Counts returns how many one-time keys a device has left, by algorithm, and for which algorithms its fallback key is unused.
@@ -182,9 +146,19 @@ func (s *Service) state(ctx context.Context, user matrix.UserID, device matrix.D
 //
 // spec: client-server-api#e2e-extensions-to-sync
 func (s *Service) Counts(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (map[string]int, []string, error) {
-	st, err := s.state(ctx, user, device, true)
-	if err != nil {
+	if s.Stream == nil {
+		c, _, err := s.loadCounts(ctx, user, device)
+		return c.OneTime, c.Unused, err
+	}
+	if err := s.watch.catchUp(ctx); err != nil {
 		return nil, nil, err
 	}
-	return st.counts.OneTime, st.counts.Unused, nil
+	c := s.watch.find(user, device)
+	if c == nil {
+		var err error
+		if c, err = s.watch.load(ctx, user, device); err != nil {
+			return nil, nil, err
+		}
+	}
+	return c.OneTime, c.Unused, nil
 }
