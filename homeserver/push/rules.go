@@ -31,6 +31,7 @@ type Rules struct {
 	known map[matrix.UserID]compiled // guarded by mu, as is all below
 	own   int                        // how many of known have own rules
 	epoch uint64                     // counts invalidations, so that what was read before one is not kept after it
+	busy  map[matrix.UserID]int      // whose rules are being changed: nothing is kept or taken from memory meanwhile
 }
 
 type compiled struct {
@@ -41,7 +42,8 @@ type compiled struct {
 // New returns the rules in a database.
 func New(db *storage.DB) *Rules {
 	const anybody = matrix.UserID("@:")
-	return &Rules{db: db, defaults: pushrule.Compile(pushrule.Defaults(anybody), anybody), known: map[matrix.UserID]compiled{}}
+	return &Rules{db: db, defaults: pushrule.Compile(pushrule.Defaults(anybody), anybody), known: map[matrix.UserID]compiled{},
+		busy: map[matrix.UserID]int{}}
 }
 
 // Evaluator returns a user's compiled rules.
@@ -64,7 +66,7 @@ func (r *Rules) Evaluator(ctx context.Context, user matrix.UserID) (*pushrule.Ev
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.known[user]; !ok && r.epoch == epoch {
+	if _, ok := r.known[user]; !ok && r.epoch == epoch && r.busy[user] == 0 {
 		r.keep(user, c)
 	}
 	return c.Evaluator, nil
@@ -177,10 +179,21 @@ func (r *Rules) CopyRoom(tx *storage.Tx, user matrix.UserID, from, to matrix.Roo
 // Erase removes the rules of an account that is closed, in the caller's transaction.
 func (r *Rules) Erase(tx *storage.Tx, user matrix.UserID) error { return tx.DeletePushRules(user) }
 
+// change changes rules. Whoever hears of it from the log, which may be before Update returns, finds the new ones.
 func (r *Rules) change(ctx context.Context, user matrix.UserID, fn func(*pushrule.Custom) error) error {
-	err := r.db.Update(ctx, func(tx *storage.Tx) error { return change(tx, user, fn) })
-	r.Invalidate(user)
-	return err
+	r.mu.Lock()
+	r.busy[user]++
+	r.drop(user)
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.busy[user]--; r.busy[user] == 0 {
+			delete(r.busy, user)
+		}
+		r.epoch++
+	}()
+	return r.db.Update(ctx, func(tx *storage.Tx) error { return change(tx, user, fn) })
 }
 
 // change stores changed rules and tells the user's devices. A change that changes nothing is not told.

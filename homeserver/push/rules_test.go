@@ -217,6 +217,48 @@ func TestRules_AtOnce(t *testing.T) {
 	})
 }
 
+// Whoever hears of a change from the log finds the new rules, even before the change has returned to its caller.
+func TestRules_FreshWhenTold(t *testing.T) {
+	t.Parallel()
+	for _, name := range storagetest.Databases() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var r *Rules
+			cake := message(t, "cake")
+			asked := make(chan string, 1)
+			db := storagetest.Open(t, storage.Options{URL: storagetest.URL(t, name), Publish: func(_, _ int64, _ []storage.Entry) {
+				done := make(chan struct{})
+				go func() { defer close(done); asked <- ask(t, r, anna, cake).Rule }()
+				<-done
+			}})
+			r = New(db)
+			for range 5 {
+				for want, do := range map[string]func() error{
+					string(room): func() error {
+						return r.Put(t.Context(), anna, pushrule.Room, string(room), pushrule.Draft{Actions: actions()}, pushrule.Place{})
+					},
+					".m.rule.message": func() error { return r.Delete(t.Context(), anna, pushrule.Room, string(room)) },
+				} {
+					ask(t, r, anna, cake)
+					if err := do(); err != nil && code(err) != "404 M_NOT_FOUND" {
+						t.Fatal(err)
+					}
+					select {
+					case got := <-asked:
+						if got != want {
+							t.Errorf("while it was told the rule was %s, want %s", got, want)
+						}
+					default: // nothing changed
+					}
+					if got := ask(t, r, anna, cake).Rule; got != want {
+						t.Errorf("after that the rule is %s, want %s", got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestC190_CapsHold(t *testing.T) {
 	each(t, func(t *testing.T, r *Rules, _ *storage.DB) {
 		big := pushrule.Draft{Actions: []jsontext.Value{jsontext.Value(`{"set_tweak":"` + strings.Repeat("a", pushrule.MaxValue-100) + `"}`)}}
