@@ -111,3 +111,31 @@ test_odd_contact_is_closed if {
 			with input as {"tenant": {"name": "acme.example"}}
 	}
 }
+
+# Every set of up to three of the pools.
+_sets := {sorted |
+	some a in object.keys(_settings["acme.example"])
+	some b in object.keys(_settings["acme.example"])
+	some c in ["", "staff", "research"]
+	sorted := sort([pool | some pool in {a, b, c}; pool != ""])
+}
+
+test_meeting_is_mutual_for_all_sets_of_pools if {
+	count(_sets) > 50
+	every left in _sets {
+		every right in {["sales"], ["marketing", "research"], ["staff"], [], ["suppliers", "staff"]} { _meet(left, right) == _meet(right, left) }
+	}
+}
+
+test_a_closed_pool_is_left_by_sharing_only if {
+	every left in {pools_of | some pools_of in _sets; some pool in pools_of; pool in {"research", "board", "nameless"}} {
+		every right in [["sales"], ["marketing"], ["staff"], []] { _meet_unless_shared(left, right) == false }
+	}
+}
+
+# Whether two people with these pools may meet, false when they share a restricted pool.
+_meet_unless_shared(left, right) := false if {
+	some pool in left
+	pool in right
+	pool != "staff"
+} else := _meet(left, right)
