@@ -14,8 +14,8 @@ import (
 func (a *API) receiptRoutes() []route {
 	const room = "/_matrix/client/v3/rooms/{roomId}"
 	return []route{
-		{method: "POST", path: room + "/receipt/{receiptType}/{eventId}", access: user, point: policy.ReceiptSend, fn: a.postReceipt, limit: 64 << 10},
-		{method: "POST", path: room + "/read_markers", access: user, point: policy.ReceiptSend, fn: a.postReadMarkers, limit: 64 << 10},
+		{method: "POST", path: room + "/receipt/{receiptType}/{eventId}", access: user, point: policy.ReceiptSend, fn: a.postReceipt, limit: 64 << 10, reads: true},
+		{method: "POST", path: room + "/read_markers", access: user, point: policy.ReceiptSend, fn: a.postReadMarkers, limit: 64 << 10, reads: true},
 	}
 }
 
