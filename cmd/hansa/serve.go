@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -23,6 +24,7 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
+		debug.SetGCPercent(200) // memory is cheaper here than the collector's time
 		s, err := homeserver.New(c.Context(), cfg, homeserver.Deps{Log: log, Version: version})
 		if err != nil {
 			return err

@@ -18,8 +18,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,6 +71,8 @@ type request struct {
 	id      string
 	tenant  matrix.ServerName
 	session *account.Session // nil on public routes, and on optional ones without a token
+	party   *policy.Party    // see subject
+	query   url.Values       // see values
 	route   *route
 	params  map[string]string
 	body    []byte
@@ -203,8 +207,19 @@ func (q *request) caller() account.Caller {
 
 // subject is the caller to policy, with device and network.
 func (q *request) subject() *policy.Party {
-	c := q.client()
-	return q.session.Party.With(q.session.Party.Device, &policy.Network{IP: c.IP.String()})
+	if q.party == nil {
+		c := q.client()
+		q.party = q.session.Party.With(q.session.Party.Device, &policy.Network{IP: c.IP.String()})
+	}
+	return q.party
+}
+
+// values are the parameters of the query string, parsed once.
+func (q *request) values() url.Values {
+	if q.query == nil {
+		q.query = q.URL.Query()
+	}
+	return q.query
 }
 
 // policyRequest is the part of policy input that tells of the HTTP request.
@@ -249,7 +264,9 @@ func (f *front) writeError(w http.ResponseWriter, q *request, err error) {
 	for k, v := range me.Extra {
 		body[k] = v
 	}
-	body["errcode"], body["error"] = me.Code, me.Message
+	if me.Code != "" { // the first answer of user-interactive authentication is no error
+		body["errcode"], body["error"] = me.Code, me.Message
+	}
 	if ms, ok := me.Extra["retry_after_ms"]; ok {
 		var n int64
 		if _, serr := fmt.Sscan(fmt.Sprint(ms), &n); serr == nil {
@@ -274,7 +291,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 func writeRaw(w http.ResponseWriter, status int, b []byte) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", fmt.Sprint(len(b)))
+	h.Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(status)
 	_, err := w.Write(b)
 	if err != nil {

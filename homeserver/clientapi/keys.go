@@ -89,7 +89,7 @@ func (a *API) claimKeys(w http.ResponseWriter, r *request) error {
 
 // spec: client-server-api#get_matrixclientv3keyschanges
 func (a *API) keyChanges(w http.ResponseWriter, r *request) error {
-	q := r.URL.Query()
+	q := r.values()
 	if q.Get("from") == "" {
 		return matrix.Errorf(http.StatusBadRequest, matrix.CodeMissingParam, "The query must hold from.")
 	}

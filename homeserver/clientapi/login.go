@@ -7,7 +7,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/homeserver/account"
-	"hansa/matrix"
 	"hansa/policy"
 )
 
@@ -91,7 +90,7 @@ func (a *API) register(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&body); err != nil {
 		return err
 	}
-	answer, err := a.Accounts.Register(r.Context(), r.tenant, r.client(), r.URL.Query().Get("kind"), body, r.proof())
+	answer, err := a.Accounts.Register(r.Context(), r.tenant, r.client(), r.values().Get("kind"), body, r.proof())
 	if err != nil {
 		return err
 	}
@@ -99,14 +98,14 @@ func (a *API) register(w http.ResponseWriter, r *request) error {
 }
 
 func (a *API) registerAvailable(w http.ResponseWriter, r *request) error {
-	if err := a.Accounts.Available(r.Context(), r.tenant, r.client(), r.URL.Query().Get("username")); err != nil {
+	if err := a.Accounts.Available(r.Context(), r.tenant, r.client(), r.values().Get("username")); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, map[string]bool{"available": true})
 }
 
 func (a *API) tokenValidity(w http.ResponseWriter, r *request) error {
-	ok, err := a.Accounts.IsRegistrationTokenValid(r.Context(), r.tenant, r.client(), r.URL.Query().Get("token"))
+	ok, err := a.Accounts.IsRegistrationTokenValid(r.Context(), r.tenant, r.client(), r.values().Get("token"))
 	if err != nil {
 		return err
 	}

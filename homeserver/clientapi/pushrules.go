@@ -76,7 +76,7 @@ func (a *API) putPushRule(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&draft); err != nil {
 		return err
 	}
-	query := r.URL.Query()
+	query := r.values()
 	place := pushrule.Place{Before: query.Get("before"), After: query.Get("after")}
 	if err := a.PushRules.Put(r.Context(), r.session.UserID, kind, r.param("ruleId"), draft, place); err != nil {
 		return err

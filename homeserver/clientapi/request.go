@@ -168,7 +168,7 @@ func (q *request) self() (matrix.UserID, error) {
 
 // intQuery reads an integer of the query string, clamped to [low, high].
 func (q *request) intQuery(name string, def, low, high int) (int, error) {
-	v := q.URL.Query().Get(name)
+	v := q.values().Get(name)
 	if v == "" {
 		return def, nil
 	}
@@ -180,7 +180,7 @@ func (q *request) intQuery(name string, def, low, high int) (int, error) {
 }
 
 // boolQuery reads a boolean of the query string.
-func (q *request) boolQuery(name string) bool { return q.URL.Query().Get(name) == "true" }
+func (q *request) boolQuery(name string) bool { return q.values().Get(name) == "true" }
 
 // present tells whether a decoded optional value was there.
 func present(v any) bool { return !reflect.ValueOf(v).IsZero() }

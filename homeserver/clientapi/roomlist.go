@@ -62,7 +62,7 @@ func (a *API) publicRooms(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return a.listRooms(w, r, directory.Query{Limit: limit, Since: r.URL.Query().Get("since")})
+	return a.listRooms(w, r, directory.Query{Limit: limit, Since: r.values().Get("since")})
 }
 
 // spec: client-server-api#post_matrixclientv3publicrooms
@@ -86,7 +86,7 @@ func (a *API) queryPublicRooms(w http.ResponseWriter, r *request) error {
 }
 
 func (a *API) listRooms(w http.ResponseWriter, r *request, q directory.Query) error {
-	if name := r.URL.Query().Get("server"); name != "" {
+	if name := r.values().Get("server"); name != "" {
 		server, err := matrix.ParseServerName(name)
 		if err != nil {
 			return matrix.InvalidParam("%.100q is not a server name.", name)

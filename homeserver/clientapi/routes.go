@@ -40,7 +40,10 @@ type Deps struct {
 }
 
 // API serves the client-server API.
-type API struct{ Deps }
+type API struct {
+	Deps
+	filters filterCache
+}
 
 // New returns an API that is ready to serve.
 func New(d Deps) *API {
@@ -48,7 +51,7 @@ func New(d Deps) *API {
 		d.Now = time.Now
 	}
 	d.Log = d.Log.WithField("pkg", "clientapi")
-	return &API{d}
+	return &API{Deps: d}
 }
 
 // routes gathers the tables of all chapters.

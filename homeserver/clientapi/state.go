@@ -78,7 +78,7 @@ func (a *API) roomStateEvent(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	format := r.URL.Query().Get("format")
+	format := r.values().Get("format")
 	if format != "" && format != "content" && format != "event" {
 		return matrix.InvalidParam("format must be content or event.")
 	}
@@ -101,7 +101,7 @@ func (a *API) roomMembers(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	params := r.URL.Query()
+	params := r.values()
 	q := clientsync.MemberQuery{Is: params.Get("membership"), IsNot: params.Get("not_membership")}
 	for _, m := range []string{q.Is, q.IsNot} {
 		if m != "" && !slices.Contains([]string{auth.Join, auth.Invite, auth.Leave, auth.Ban, auth.Knock}, m) {

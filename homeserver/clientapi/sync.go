@@ -26,8 +26,8 @@ func (a *API) syncRoutes() []route {
 
 // spec: client-server-api#get_matrixclientv3sync
 func (a *API) sync(w http.ResponseWriter, r *request) error {
-	q := r.URL.Query()
-	req := clientsync.Request{User: r.session.UserID, Device: r.session.DeviceID, Party: r.subject(), FullState: r.boolQuery("full_state")}
+	q := r.values()
+	req := clientsync.Request{User: r.session.UserID, Device: r.session.DeviceID, Party: r.subject(), FullState: q.Get("full_state") == "true"}
 	ms, err := r.intQuery("timeout", 0, 0, int(clientsync.MaxTimeout/time.Millisecond))
 	if err != nil {
 		return err
@@ -74,13 +74,13 @@ func (a *API) filter(r *request, param string) (*filter.Filter, error) {
 		return nil, nil
 	}
 	if filter.IsInline(param) {
-		return filter.Parse([]byte(param))
+		return a.filters.parse(param)
 	}
 	raw, err := a.Accounts.GetFilter(r.Context(), r.caller(), r.session.UserID, param)
 	if err != nil {
 		return nil, err
 	}
-	return filter.Parse(raw)
+	return a.filters.parse(string(raw))
 }
 
 func (r *request) viewer() clientsync.Viewer {
@@ -110,7 +110,7 @@ func (a *API) messages(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	req := clientsync.PageRequest{Room: room}
-	q := r.URL.Query()
+	q := r.values()
 	switch q.Get("dir") {
 	case "b":
 		req.Dir = storage.Backward
@@ -164,7 +164,7 @@ func (a *API) context(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	f, err := filter.ParseRoomEvent([]byte(r.URL.Query().Get("filter")))
+	f, err := filter.ParseRoomEvent([]byte(r.values().Get("filter")))
 	if err != nil {
 		return err
 	}

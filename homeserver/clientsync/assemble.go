@@ -2,6 +2,7 @@ package clientsync
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -632,15 +633,23 @@ func (a *assembly) keyCounts() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if counts == nil {
-		counts = map[string]int{}
+	text := make([]byte, 0, 160)
+	text = append(text, `,"device_one_time_keys_count":{`...)
+	for i, alg := range slices.Sorted(maps.Keys(counts)) {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(appendString(text, alg), ':')
+		text = strconv.AppendInt(text, int64(counts[alg]), 10)
 	}
-	if unused == nil {
-		unused = []string{}
+	text = append(text, `},"device_unused_fallback_key_types":[`...)
+	for i, alg := range unused {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = appendString(text, alg)
 	}
-	text := append([]byte(`,"device_one_time_keys_count":`), mustJSON(counts)...)
-	text = append(text, `,"device_unused_fallback_key_types":`...)
-	text = append(text, mustJSON(unused)...)
+	text = append(text, ']')
 	a.dst = append(a.dst, text...)
 	a.b.mu.Lock()
 	defer a.b.mu.Unlock()

@@ -223,7 +223,7 @@ func (g *gathering) visibility() error {
 			all = append(all, it.Event)
 		}
 	}
-	seen, err := g.s.visible(g.tx, g.q.User, all)
+	seen, err := g.s.Visible(g.tx, g.q.User, all)
 	if err != nil {
 		return err
 	}
@@ -387,7 +387,7 @@ func (g *gathering) leaves() error {
 		if err != nil {
 			return err
 		}
-		seen, err := g.s.visible(g.tx, g.q.User, page)
+		seen, err := g.s.Visible(g.tx, g.q.User, page)
 		if err != nil {
 			return err
 		}

@@ -241,6 +241,10 @@ func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
 		}
 	case storage.NoticeParty:
 		h.s.Rooms.ForgetParty(matrix.UserID(e.Ref))
+	case storage.NoticeSignatures: // keys of others look different to the signer's devices
+		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
+			b.put(delivery{pos: e.Pos, entry: e}, woken)
+		}
 	case storage.NoticeState:
 		for b := range h.byRoom[matrix.RoomID(e.Ref)] {
 			b.put(delivery{pos: e.Pos, entry: e}, woken)

@@ -2,6 +2,7 @@ package clientsync
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -56,7 +57,7 @@ type Deps struct {
 	Push      Push
 	Log       *logrus.Entry
 	Now       func() time.Time
-	// MinInterval is the shortest time between two responses with news to one device; 0 means 12 ms. It makes a device that is
+	// MinInterval is the shortest time between two responses with news to one device; 0 means 20 ms. It makes a device that is
 	// flooded get several events in one response.
 	MinInterval time.Duration
 }
@@ -64,8 +65,10 @@ type Deps struct {
 // Service answers what users may see. Run must run while it is used.
 type Service struct {
 	Deps
-	log *logrus.Entry
-	hub *hub
+	log  *logrus.Entry
+	hub  *hub
+	stop chan struct{} // closed when the server stops
+	once sync.Once
 }
 
 // New returns a Service.
@@ -74,15 +77,18 @@ func New(d Deps) *Service {
 		d.Now = time.Now
 	}
 	if d.MinInterval == 0 {
-		d.MinInterval = 12 * time.Millisecond
+		d.MinInterval = 20 * time.Millisecond
 	}
-	s := &Service{Deps: d, log: d.Log.WithField("pkg", "clientsync")}
+	s := &Service{Deps: d, log: d.Log.WithField("pkg", "clientsync"), stop: make(chan struct{})}
 	s.hub = newHub(s)
 	return s
 }
 
 // Run brings new entries of the log to those who wait, until ctx ends.
 func (s *Service) Run(ctx context.Context) error { return s.hub.run(ctx) }
+
+// Stop lets all waiting syncs end with what there is, because the server stops.
+func (s *Service) Stop() { s.once.Do(func() { close(s.stop) }) }
 
 // Drop ends what a user's devices wait for, after their sessions changed.
 func (s *Service) Drop(user matrix.UserID) { s.hub.wake(user) }

@@ -133,7 +133,7 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 			return nil, err
 		}
 		wait := deadline.Sub(s.Now())
-		if body, empty, err := s.assemble(ctx, &q, b, d, n); err != nil || !empty || wait <= 0 {
+		if body, empty, err := s.assemble(ctx, &q, b, d, n); err != nil || !empty || wait <= 0 || s.stopping() {
 			return body, err
 		}
 		if err := s.wait(ctx, &q, more, ephemeral, wait); err != nil {
@@ -150,6 +150,7 @@ func (s *Service) wait(ctx context.Context, q *Request, more, ephemeral <-chan s
 	case <-more:
 	case <-ephemeral:
 	case <-t.C:
+	case <-s.stop:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -157,6 +158,15 @@ func (s *Service) wait(ctx context.Context, q *Request, more, ephemeral <-chan s
 		return q.Recheck(ctx)
 	}
 	return nil
+}
+
+func (s *Service) stopping() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // pace keeps a device that is flooded from asking for every single event.

@@ -19,11 +19,11 @@ type stay struct {
 	joined bool
 }
 
-// visible tells which events a user may see: by the history visibility and the user's membership at each event, not now.
+// Visible tells which events a user may see: by the history visibility and the user's membership at each event, not now.
 // All events are judged with a few queries. Contact rules are not asked here.
 //
 // spec: client-server-api#room-history-visibility
-func (s *Service) visible(tx *storage.Tx, user matrix.UserID, events []*storage.Event) (map[matrix.EventID]bool, error) {
+func (s *Service) Visible(tx *storage.Tx, user matrix.UserID, events []*storage.Event) (map[matrix.EventID]bool, error) {
 	out := make(map[matrix.EventID]bool, len(events))
 	if len(events) == 0 {
 		return out, nil
