@@ -85,13 +85,15 @@ func (a *analyser) rule(r *ast.Rule) *summary {
 	s := &summary{values: map[string]place{}, presence: map[string]place{}}
 	a.rules[r] = s // rules cannot be recursive; the entry only guards against a broken compiler
 	w := &ruleWalk{a: a, s: s, alias: map[ast.Var][]place{}}
-	for i, arg := range r.Head.Args {
-		root := strconv.Itoa(i)
-		if v, ok := arg.Value.(ast.Var); ok {
-			w.alias[v] = append(w.alias[v], place{root: root})
-			continue
+	for r := r; r != nil; r = r.Else {
+		for i, arg := range r.Head.Args {
+			p := place{root: strconv.Itoa(i)}
+			if v, ok := arg.Value.(ast.Var); !ok {
+				s.read(p)
+			} else if !slices.ContainsFunc(w.alias[v], func(q place) bool { return q.key() == p.key() }) {
+				w.alias[v] = append(w.alias[v], p)
+			}
 		}
-		s.read(place{root: root})
 	}
 	for r := r; r != nil; r = r.Else {
 		w.findAliases(r)

@@ -38,6 +38,13 @@ func (b *breaker) open(k breakerKey, now time.Time) bool {
 	return s != nil && now.Before(s.until)
 }
 
+// fresh says whether the rules never ran into the deadline since they last did not.
+func (b *breaker) fresh(k breakerKey) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.m[k] == nil
+}
+
 func (b *breaker) note(k breakerKey, err error, now time.Time) {
 	slow := isDeadline(err)
 	if !slow && b.hot.Load() == 0 {

@@ -28,7 +28,7 @@ type contactReads struct {
 }
 
 // identity is what contact rules cannot see: it would make a class of every user.
-var identity = [...]string{"id", "device", "network"}
+func identity() []string { return []string{"id", "device", "network"} }
 
 func (rs *ruleset) newContactReads() (*contactReads, error) {
 	all := newReads()
@@ -64,7 +64,7 @@ func (rs *ruleset) newContactReads() (*contactReads, error) {
 			names[p[1]] = true
 		}
 	}
-	for _, name := range identity {
+	for _, name := range identity() {
 		delete(names, name)
 	}
 	for name := range names {

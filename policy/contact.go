@@ -23,8 +23,6 @@ func (e *Engine) ContactDecision(a, b *Party) Decision {
 	return e.decision(s, Contact, v, false)
 }
 
-var allowedVerdict = &verdict{allow: true}
-
 func self(a, b *Party) bool { return a == b || a.ID != "" && a.ID == b.ID && a.Kind != "anonymous" }
 
 func (e *Engine) contact(s *snapshot, a, b *Party, now time.Time) *verdict {
@@ -32,7 +30,7 @@ func (e *Engine) contact(s *snapshot, a, b *Party, now time.Time) *verdict {
 		return failed(ErrEvaluation)
 	}
 	if self(a, b) {
-		return allowedVerdict
+		return e.yes
 	}
 	m := s.contacts
 	ia, ib := m.class(e.codec, a), m.class(e.codec, b)

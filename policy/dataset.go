@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,8 +17,14 @@ import (
 // configRoot is where the data of bundles stands: data.config["<tenant>"] and data.config.operator.
 const configRoot = "config"
 
-// reservedKeys are the top-level keys of a tenant's data that are settings; every other one is a pool.
-var reservedKeys = [...]string{"whitelist", "domains", "bridges", "content", "sessions", "rooms", "profiles", "push", "previews", "admin", "partners", "tenant", "custom", "operator"}
+// isPool says whether a top-level key of a tenant's data is a pool; the others are settings.
+func isPool(key string) bool {
+	switch key {
+	case "admin", "bridges", "content", "custom", "domains", "operator", "partners", "previews", "profiles", "push", "rooms", "sessions", "tenant", "whitelist":
+		return false
+	}
+	return true
+}
 
 // dataset is the data of all tenants and what the engine itself reads from it. It never changes.
 type dataset struct {
@@ -118,7 +123,7 @@ func (t *tenantData) read(name string, doc map[string]any) {
 	t.poolsByGroup, t.poolsByUser = map[string][]string{}, map[string][]string{}
 	for pool, v := range doc {
 		p, ok := v.(map[string]any)
-		if !ok || slices.Contains(reservedKeys[:], pool) {
+		if !ok || !isPool(pool) {
 			continue
 		}
 		for _, g := range stringList(p["groups"]) {

@@ -259,11 +259,13 @@ func (e *Engine) evaluateLayer(ctx context.Context, ev *evaluator, l *layer, lib
 		return failed(fmt.Errorf("%w: %s is held back", ErrDeadline, l.name))
 	}
 	ev.tracer = t.begin(l, tenant)
-	v := (*verdict)(nil)
+	evaluate := ev.narrow
 	if library {
-		v = ev.library(ctx, l)
-	} else {
-		v = ev.narrow(ctx, l)
+		evaluate = ev.library
+	}
+	v := evaluate(ctx, l)
+	if isDeadline(v.err) && e.breaker.fresh(key) {
+		v = evaluate(ctx, l) // the machine may have been busy with something else
 	}
 	e.breaker.note(key, v.err, now)
 	t.end(v)

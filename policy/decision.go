@@ -175,8 +175,6 @@ func addReasons(to []Reason, from ...Reason) []Reason {
 	return to
 }
 
-var visibilities = [...]string{"joined", "invited", "shared", "world_readable"}
-
 // merge narrows o by p; the result is a conflict when they demand opposites.
 func (o *Obligations) merge(p Obligations) (conflict bool) {
 	if o.Encryption != "" && p.Encryption != "" && o.Encryption != p.Encryption {
@@ -200,7 +198,10 @@ func (o *Obligations) merge(p Obligations) (conflict bool) {
 	return conflict
 }
 
-func rank(visibility string) int { return slices.Index(visibilities[:], visibility) }
+// rank orders history visibilities from the strictest on; -1 is no visibility.
+func rank(visibility string) int {
+	return slices.Index([]string{"joined", "invited", "shared", "world_readable"}, visibility)
+}
 
 // String lists the reasons in one line, for logs and people.
 func (d Decision) String() string {

@@ -18,8 +18,6 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-var inputType = reflect.TypeFor[Input]()
-
 // Options is what an Engine is made from.
 type Options struct {
 	// Bundles are directories, OPA bundles (.tar.gz) and single .rego files with rules and data, beside the library.
@@ -42,7 +40,7 @@ type Options struct {
 	Now func() time.Time
 	// Deadline bounds one evaluation; 0 for 50 ms.
 	Deadline time.Duration
-	// Poll is how often directories are looked at besides being watched; 0 for 2 s.
+	// Poll is how often directories are looked at besides being watched; 0 for 500 ms.
 	Poll time.Duration
 	// SkipTests leaves out the tests of bundles when a set is loaded, for commands that only ask.
 	SkipTests bool
@@ -52,6 +50,7 @@ type Options struct {
 type Engine struct {
 	opts    Options
 	codec   *codec
+	yes     *verdict // what is always allowed
 	points  map[Point]PointInfo
 	metrics *metrics
 	current atomic.Pointer[snapshot]
@@ -98,13 +97,13 @@ func New(opts Options) (*Engine, error) {
 		opts.Deadline = 50 * time.Millisecond
 	}
 	if opts.Poll == 0 {
-		opts.Poll = 2 * time.Second
+		opts.Poll = 500 * time.Millisecond
 	}
 	seed := make([]byte, 10)
 	if _, err := rand.Read(seed); err != nil {
 		return nil, fmt.Errorf("policy: random prefix for decision ids: %w", err)
 	}
-	e := &Engine{opts: opts, codec: newCodec(), points: map[Point]PointInfo{}, metrics: newMetrics(opts.Registerer),
+	e := &Engine{opts: opts, codec: newCodec(), yes: &verdict{allow: true}, points: map[Point]PointInfo{}, metrics: newMetrics(opts.Registerer),
 		prefix: strings.ToLower(base32.StdEncoding.EncodeToString(seed)) + "-"}
 	e.frames.New = func() any { return new(frame) }
 	for _, p := range Points() {

@@ -133,7 +133,7 @@ func (e *Engine) explain(ctx context.Context, s *snapshot, f *frame, t *tracing)
 	f.askFor(s, info)
 	if f.in.Point == Contact && f.in.Target != nil {
 		if self(f.in.Subject, f.in.Target) {
-			return allowedVerdict
+			return e.yes
 		}
 		f.in.Subject, f.in.Target = s.contacts.reads.project(e.codec, f.in.Subject), s.contacts.reads.project(e.codec, f.in.Target)
 	}

@@ -148,7 +148,7 @@ const readmeHead = `# The policy library and what rules can read
 
 - ` + "`hansa/`" + ` is the library that every tenant gets: whitelist, pools, domains, agreements, bridges, content, sessions and rooms, driven by data.
 - ` + "`schemas/input.json`" + ` is the JSON schema of the input; all Rego is type-checked against it, so that a misspelt member is an error.
-- ` + "`examples/`" + ` shows what an administrator writes.
+- ` + "`packs/`" + ` holds ready-made rules that an operator copies into the policy directory; ` + "`examples/`" + ` shows whole policy directories.
 
 ` + "`opa check --strict -s rego/schemas/input.json rego/hansa`" + ` and ` + "`opa test rego/hansa`" + ` work with plain OPA.
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"path"
+	"reflect"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -109,7 +110,7 @@ func (rs *ruleset) accesses(r *reads) (values, presence []access, tops map[strin
 			if isDerived(p) {
 				continue
 			}
-			acc, err := rs.codec.compile(inputType, p)
+			acc, err := rs.codec.compile(reflect.TypeFor[Input](), p)
 			if err != nil {
 				acc = access{} // a path that no input has; reading everything is safe
 			}
@@ -224,7 +225,7 @@ func checkContact(m moduleFile, p Point, l *layer) Problems {
 	}
 	var problems Problems
 	for _, side := range []string{"subject", "target"} {
-		for _, member := range []string{"id", "device", "network"} {
+		for _, member := range identity() {
 			if l.reads.readsPrefix(side, member) {
 				problems = append(problems, problem(m.source.name, m.module.Package.Loc().Row,
 					"contact rules cannot read input.%s.%s: contact is decided for classes of users, by pools, groups, roles and attributes", side, member))

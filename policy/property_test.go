@@ -31,6 +31,16 @@ label(room) := x if {
 	startswith(x, "secret")
 }
 
+step(p) := "first" if p.attributes.grade == "a"
+
+else := "second" if p.attributes.x == "y"
+
+else := "third"
+
+first([x, _]) := x.attributes.z
+
+is_y if input.subject.attributes.x == "y"
+
 default grade := "none"
 
 grade := input.subject.attributes.grade
@@ -65,6 +75,21 @@ deny contains {"code": "ip", "message": "m"} if net.cidr_contains("10.0.0.0/8", 
 	files["acme.example/b.rego"] = tenantRule(RoomInvite, `import data.tenants["acme.example"].lib
 
 deny contains {"code": "shared", "message": concat(",", sort(lib.shared(input.subject, input.target)))} if count(lib.shared(input.subject, input.target)) > 1
+
+deny contains {"code": "step", "message": s} if {
+	s := lib.step(input.target)
+	s != "third"
+}
+
+deny contains {"code": "first", "message": z} if z := lib.first([input.target, input.room])
+
+deny contains {"code": "with", "message": "m"} if lib.is_y with input.subject as input.target
+
+deny contains {"code": "key", "message": v} if {
+	some k in ["membership", "version"]
+	v := input.room[k]
+	v == ""
+}
 
 deny contains {"code": "pools", "message": "m"} if count(lib.target_pools) > 2
 
