@@ -14,10 +14,10 @@
 // reads, and a memo is keyed by exactly those. And the most frequent question, contact (may these two know of each
 // other), is answered from a matrix over audience classes: groups of users that no contact rule can tell apart.
 //
-// Reading order: points.go and input.go say what is asked; engine.go, decide.go and contact.go answer; load.go,
-// compile.go and watch.go make a set active; analysis.go, memo.go and classes.go make it fast; verbs.go serves the
-// `hansa policy` commands. Locks: Engine.mu (loading) is taken before contacts.mu (classes); neither is held while
-// rules are evaluated for a request.
+// Reading order: points.go and input.go say what is asked; engine.go, decide.go, eval.go and contact.go answer; source.go,
+// data.go, compile.go, layers.go and watch.go make a set active; analysis.go, memo.go and classes.go make it fast; verbs.go
+// and explain.go serve the `hansa policy` commands. Lock order: Engine.mu (loading), Audience.mu, contacts.mu (classes);
+// only an Audience is locked while rules are evaluated for a request.
 //
 // Everything an Input points to (Party, Room, Event, ...) must not change after it was handed to the Engine.
 package policy

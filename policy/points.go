@@ -72,7 +72,7 @@ type PointInfo struct {
 	Doc string `json:"doc"`
 	// Fail says what happens when the engine cannot answer: `closed`, or `retry` where a remote server asks again (503).
 	Fail string `json:"fail"`
-	// Asks names whose tenants are asked: a space-separated list of subject, target, room, addressed, media.
+	// Asks names whose tenants are asked: a space-separated list of subject, target, room, addressed.
 	Asks string `json:"asks"`
 }
 
