@@ -121,10 +121,18 @@ func (a *API) roomMembers(w http.ResponseWriter, r *request) error {
 	return writeRaw(w, http.StatusOK, append(append([]byte(`{"chunk":`), array(list)...), '}'))
 }
 
-// joinedMember is one entry of /joined_members.
+// joinedMember is one entry of /joined_members. What a member does not have is null: clients such as matrix-nio refuse the
+// whole answer when the key is missing.
 type joinedMember struct {
-	DisplayName string `json:"display_name,omitempty"`
-	AvatarURL   string `json:"avatar_url,omitempty"`
+	DisplayName *string `json:"display_name"`
+	AvatarURL   *string `json:"avatar_url"`
+}
+
+func stringOrNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }
 
 // spec: client-server-api#get_matrixclientv3roomsroomidjoined_members
@@ -142,7 +150,7 @@ func (a *API) joinedMembers(w http.ResponseWriter, r *request) error {
 	}
 	joined := make(map[matrix.UserID]joinedMember, len(list))
 	for u, m := range list {
-		joined[u] = joinedMember{m.DisplayName, m.AvatarURL}
+		joined[u] = joinedMember{stringOrNull(m.DisplayName), stringOrNull(m.AvatarURL)}
 	}
 	return writeJSON(w, http.StatusOK, map[string]any{"joined": joined})
 }
