@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
-	"hansa/matrix"
 	"hansa/storage"
 )
 
@@ -172,16 +171,7 @@ func (s *Server) followCaches(ctx context.Context) error {
 }
 
 func (s *Server) follow(ctx context.Context, e *storage.Entry) {
-	switch {
-	case e.Kind == storage.KindAccountData && e.RoomID == "" && e.Data.Type == "m.push_rules":
-		s.Push.Invalidate(e.UserID)
-	case e.Kind != storage.KindNotice:
-	case e.Name == storage.NoticeSession, e.Name == storage.NoticeParty:
-		user := matrix.UserID(e.Ref)
-		s.Accounts.Invalidate(user)
-		s.Rooms.ForgetParty(user)
-		s.Sync.Drop(user)
-	case e.Name == storage.NoticeAgreement:
+	if e.Kind == storage.KindNotice && e.Name == storage.NoticeAgreement {
 		list, err := loadAgreements(ctx, s.DB)
 		if err == nil {
 			err = s.Policy.SetAgreements(ctx, list)

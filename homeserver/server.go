@@ -123,7 +123,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	s.Members = membership.New(membership.Deps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Log: d.Log, Now: d.Now,
 		Limits: s.Config.Limits.Enabled})
 	s.Sync = clientsync.New(clientsync.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Keys: s.Keys,
-		Ephemeral: s.Presence, Push: s.Push, Log: d.Log, Now: d.Now})
+		Ephemeral: s.Presence, Push: s.Push, Forget: s.Accounts.Invalidate, Log: d.Log, Now: d.Now})
 	s.Directory = directory.New(directory.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, PartyOf: s.Accounts.PartyOf,
 		Tenants: names, Log: d.Log, Now: d.Now})
 	receipts := ephemeral.NewReceipts(ephemeral.ReceiptDeps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Presence: s.Presence,
@@ -179,7 +179,8 @@ func (s *Server) buildAccounts(d Deps) (err error) {
 				return s.Keys.DropDevices(tx, user, devices)
 			},
 		},
-		OnErase: []func(*storage.Tx, matrix.UserID) error{func(tx *storage.Tx, user matrix.UserID) error { return s.Keys.DropUser(tx, user) }},
+		OnErase: []func(*storage.Tx, matrix.UserID) error{func(tx *storage.Tx, user matrix.UserID) error { return s.Keys.DropUser(tx, user) },
+			func(tx *storage.Tx, user matrix.UserID) error { return s.Push.Erase(tx, user) }},
 	})
 	return err
 }

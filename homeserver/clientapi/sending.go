@@ -44,6 +44,7 @@ func (a *API) sendDraft(w http.ResponseWriter, r *request, d room.Draft) error {
 	if err != nil {
 		return err
 	}
+	a.Ephemeral.Active(r.session.UserID)
 	return writeRaw(w, http.StatusOK, append(append([]byte(`{"event_id":`), quote(string(sent.EventID))...), '}'))
 }
 

@@ -545,7 +545,7 @@ func (a *assembly) accountData() bool {
 func (a *assembly) presence() bool {
 	var out [][]byte
 	for _, u := range a.n.presence {
-		if u != a.q.User && (a.q.Filter == nil || a.q.Filter.Presence.Match("m.presence", string(u), false)) && a.contacts.May(a.ctx, u) && a.shares(u) {
+		if u != a.q.User && (a.q.Filter == nil || a.q.Filter.Presence.Match("m.presence", string(u), false)) && a.shares(u) && a.s.Ephemeral.MayRead(a.ctx, a.q.Party, u) {
 			if c := a.s.Ephemeral.Presence(u); c != nil {
 				e := append([]byte(`{"content":`), c...)
 				e = append(e, `,"sender":`...)

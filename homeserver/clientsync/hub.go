@@ -86,8 +86,9 @@ func (h *hub) run(ctx context.Context) error {
 	h.mu.Unlock()
 	close(h.started)
 	lastSweep := h.s.Now()
-	ephemeral := make(chan struct{}, 1)
-	go h.watchEphemeral(ctx, ephemeral)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	watch.Go(func() { h.watchEphemeral(ctx) })
 	for {
 		wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := h.s.Stream.Wait(wctx, h.pos)
@@ -117,7 +118,7 @@ func (h *hub) run(ctx context.Context) error {
 }
 
 // watchEphemeral wakes everybody online when typing or presence changed.
-func (h *hub) watchEphemeral(ctx context.Context, _ chan struct{}) {
+func (h *hub) watchEphemeral(ctx context.Context) {
 	for {
 		changed := h.s.Ephemeral.Changed()
 		policy := h.s.Policy.Changed()
@@ -126,6 +127,11 @@ func (h *hub) watchEphemeral(ctx context.Context, _ chan struct{}) {
 			return
 		case <-changed:
 		case <-policy:
+		}
+		select { // changes come in flocks: one look for all of them
+		case <-ctx.Done():
+			return
+		case <-time.After(50 * time.Millisecond):
 		}
 		h.mu.Lock()
 		for _, b := range h.online {
@@ -150,6 +156,9 @@ func (h *hub) dispatch(ctx context.Context, entries []storage.Entry, upto int64)
 				b.put(delivery{pos: e.Pos, entry: e}, woken)
 			}
 		case storage.KindAccountData, storage.KindToDevice:
+			if e.Data != nil && e.Data.Type == "m.push_rules" {
+				h.s.Push.Invalidate(e.UserID)
+			}
 			if b := h.online[e.UserID]; b != nil {
 				b.put(delivery{pos: e.Pos, entry: e}, woken)
 				if e.Data != nil {
@@ -183,6 +192,9 @@ func (h *hub) event(e *storage.Entry, woken map[*inbox]struct{}) {
 	listeners := h.byRoom[e.RoomID]
 	var target *inbox
 	if e.Event.StateKey != nil && e.Event.Type == typeMember {
+		if m := event.Membership(e.Event.Event); m == auth.Leave || m == auth.Ban {
+			h.s.Ephemeral.StopTyping(e.RoomID, matrix.UserID(*e.Event.StateKey))
+		}
 		target = h.online[matrix.UserID(*e.Event.StateKey)]
 	}
 	if len(listeners) == 0 && target == nil {
@@ -235,15 +247,12 @@ func (h *hub) listen(b *inbox, room matrix.RoomID) {
 // notice deals with changes of facts that what is in memory depends on. h.mu is held.
 func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
 	switch e.Name {
-	case storage.NoticeSession:
-		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
+	case storage.NoticeSession, storage.NoticeParty:
+		user := matrix.UserID(e.Ref)
+		h.s.Forget(user)
+		h.s.Rooms.ForgetParty(user)
+		if b := h.online[user]; b != nil {
 			woken[b] = struct{}{}
-		}
-	case storage.NoticeParty:
-		h.s.Rooms.ForgetParty(matrix.UserID(e.Ref))
-	case storage.NoticeSignatures: // keys of others look different to the signer's devices
-		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
-			b.put(delivery{pos: e.Pos, entry: e}, woken)
 		}
 	case storage.NoticeState:
 		for b := range h.byRoom[matrix.RoomID(e.Ref)] {
@@ -305,14 +314,6 @@ func (h *hub) sweep(now time.Time) {
 				}
 			}
 		}
-	}
-}
-
-func (h *hub) wake(user matrix.UserID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if b := h.online[user]; b != nil {
-		b.signal()
 	}
 }
 

@@ -33,6 +33,10 @@ type Ephemeral interface {
 	TypingSince(version int64) []matrix.RoomID
 	// PresenceSince returns the users whose presence changed after a version; 0 means all who are not offline.
 	PresenceSince(version int64) []matrix.UserID
+	// MayRead tells whether somebody may see a user's presence.
+	MayRead(ctx context.Context, viewer *policy.Party, user matrix.UserID) bool
+	// StopTyping ends a user's typing in a room that the user has left.
+	StopTyping(room matrix.RoomID, user matrix.UserID)
 	// Presence returns the content of a user's m.presence event, nil for one who is unknown.
 	Presence(user matrix.UserID) []byte
 }
@@ -41,6 +45,8 @@ type Ephemeral interface {
 type Push interface {
 	// Evaluator returns a user's compiled rules.
 	Evaluator(ctx context.Context, user matrix.UserID) (*pushrule.Evaluator, error)
+	// Invalidate forgets a user's rules, after the log said that they changed.
+	Invalidate(user matrix.UserID)
 	// Content returns the content of a user's m.push_rules event.
 	Content(ctx context.Context, user matrix.UserID) ([]byte, error)
 }
@@ -55,8 +61,10 @@ type Deps struct {
 	Keys      Keys
 	Ephemeral Ephemeral
 	Push      Push
-	Log       *logrus.Entry
-	Now       func() time.Time
+	// Forget drops what is remembered of a user's sessions and facts, before those who wait are woken by their change.
+	Forget func(matrix.UserID)
+	Log    *logrus.Entry
+	Now    func() time.Time
 	// MinInterval is the shortest time between two responses with news to one device; 0 means 20 ms. It makes a device that is
 	// flooded get several events in one response.
 	MinInterval time.Duration
@@ -89,6 +97,3 @@ func (s *Service) Run(ctx context.Context) error { return s.hub.run(ctx) }
 
 // Stop lets all waiting syncs end with what there is, because the server stops.
 func (s *Service) Stop() { s.once.Do(func() { close(s.stop) }) }
-
-// Drop ends what a user's devices wait for, after their sessions changed.
-func (s *Service) Drop(user matrix.UserID) { s.hub.wake(user) }

@@ -40,7 +40,7 @@ type Request struct {
 	// StateAfter is the name under which the client wants the state at the end of the timeline, empty when it wants the state at its
 	// start, as `state`.
 	StateAfter string
-	// Recheck is called after waiting and before anything is told; an error (a token revoked meanwhile) ends the request.
+	// Recheck is called before anything is told; an error (a token revoked meanwhile) ends the request.
 	Recheck func(context.Context) error
 }
 
@@ -117,7 +117,6 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 	deadline := s.Now().Add(min(q.Timeout, MaxTimeout))
 	s.pace(ctx, b, d, deadline)
 	for {
-		ephemeral := s.Ephemeral.Changed()
 		list, more, ok := b.since(q.Since.Pos)
 		if q.Since.Pos > s.Stream.Position() {
 			return nil, matrix.InvalidParam("The token is not of this server, or from before it was restored.")
@@ -132,30 +131,31 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if q.Recheck != nil { // whoever hears of news has heard of a revocation before it
+			if err := q.Recheck(ctx); err != nil {
+				return nil, err
+			}
+		}
 		wait := deadline.Sub(s.Now())
 		if body, empty, err := s.assemble(ctx, &q, b, d, n); err != nil || !empty || wait <= 0 || s.stopping() {
 			return body, err
 		}
-		if err := s.wait(ctx, &q, more, ephemeral, wait); err != nil {
+		if err := s.wait(ctx, more, wait); err != nil {
 			return nil, err
 		}
 	}
 }
 
 // wait returns when there may be news or the time is over.
-func (s *Service) wait(ctx context.Context, q *Request, more, ephemeral <-chan struct{}, d time.Duration) error {
+func (s *Service) wait(ctx context.Context, more <-chan struct{}, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-more:
-	case <-ephemeral:
 	case <-t.C:
 	case <-s.stop:
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-	if q.Recheck != nil {
-		return q.Recheck(ctx)
 	}
 	return nil
 }

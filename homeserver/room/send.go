@@ -165,9 +165,10 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 		l.mu.Unlock()
 		return Sent{EventID: unchanged}, false, err
 	}
-	wait, err := s.DB.Pending(ctx, a)
+	err = l.apply(a) // before the writer gets it: the next event is built on this one at once
+	var wait func() error
 	if err == nil {
-		err = l.apply(a)
+		wait, err = s.DB.Pending(ctx, a)
 	}
 	l.mu.Unlock()
 	if wait != nil {
