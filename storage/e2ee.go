@@ -269,7 +269,7 @@ func (tx *Tx) AnnounceOneTimeKeys(users []matrix.UserID) error {
 	return tx.bulk(`INSERT INTO notices (pos, name, ref, created_ts)`, []string{"BIGINT", "TEXT", "TEXT", "BIGINT"}, "", rows, nil)
 }
 
-// sharing follows a SELECT or DELETE of devices where several transactions write at a time: what was read stays until the end.
+// sharing follows a SELECT where several transactions write at a time: what was read is not deleted before this one ends.
 func (tx *Tx) sharing() string {
 	if tx.db.d.singleWriter {
 		return ""

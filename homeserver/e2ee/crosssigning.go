@@ -226,10 +226,11 @@ func masterSignatures(tx *storage.Tx, by Caller, k *crossKey, own map[string]str
 	if len(own) == 0 {
 		return nil, nil
 	}
-	known, err := deviceSigners(tx, by.UserID)
+	devices, err := tx.LoadDeviceKeys([]matrix.UserID{by.UserID})
 	if err != nil {
 		return nil, err
 	}
+	known := deviceSigners(devices)
 	known[k.id()] = k.public
 	var out []storage.KeySignature
 	for _, id := range sortedKeys(own) {
@@ -245,19 +246,15 @@ func masterSignatures(tx *storage.Tx, by Caller, k *crossKey, own map[string]str
 	return out, nil
 }
 
-// deviceSigners are the keys that the devices of a user sign with, by key ID.
-func deviceSigners(tx *storage.Tx, user matrix.UserID) (map[string]signing.PublicKey, error) {
-	list, err := tx.LoadDeviceKeys([]matrix.UserID{user})
-	if err != nil {
-		return nil, err
-	}
+// deviceSigners are the keys that devices sign with, by key ID.
+func deviceSigners(list []storage.DeviceKeys) map[string]signing.PublicKey {
 	out := make(map[string]signing.PublicKey, len(list)+3)
 	for _, d := range list {
 		if key, ok := publicKeyOf(d.Keys, string(d.DeviceID)); d.Keys != nil && ok {
 			out[signing.Algorithm+":"+string(d.DeviceID)] = key
 		}
 	}
-	return out, nil
+	return out
 }
 
 // replaceCross stores new keys and forgets the ones that they replace, with all that those have signed. A new master key also ends

@@ -88,7 +88,7 @@ type verdict struct {
 	parties map[matrix.UserID]*policy.Party
 	// remote are the servers of users who are not hosted here.
 	remote map[matrix.ServerName]struct{}
-	// decisions has one decision to ask Fresh about, nil when nothing was asked.
+	// decision is the first one, to ask Fresh about; nil when nothing was asked.
 	decision *policy.Decision
 }
 

@@ -77,10 +77,9 @@ func loadSigners(tx *storage.Tx, me matrix.UserID, users []matrix.UserID) (*sign
 	if err != nil {
 		return nil, err
 	}
-	g := &signers{own: map[string]signing.PublicKey{}, targets: map[signedKey][]byte{}, existing: map[storage.KeySignature]bool{}}
+	g := &signers{own: deviceSigners(devices), targets: map[signedKey][]byte{}, existing: map[storage.KeySignature]bool{}}
 	for _, d := range devices {
-		if key, ok := publicKeyOf(d.Keys, string(d.DeviceID)); d.Keys != nil && ok {
-			g.own[signing.Algorithm+":"+string(d.DeviceID)] = key
+		if d.Keys != nil {
 			g.targets[signedKey{me, string(d.DeviceID)}] = d.Keys
 		}
 	}

@@ -79,11 +79,9 @@ func (s *Service) UploadKeys(ctx context.Context, by Caller, u Upload) (map[stri
 		return counts, err
 	}
 	var counts map[string]int
-	err = s.DB.Update(ctx, func(tx *storage.Tx) error {
-		if counts, err = s.upload(tx, by, p); err != nil {
-			return err
-		}
-		return nil
+	err = s.DB.Update(ctx, func(tx *storage.Tx) (err error) {
+		counts, err = s.upload(tx, by, p)
+		return err
 	})
 	return counts, err
 }
@@ -193,10 +191,10 @@ func publicKeyOf(keys []byte, device string) (signing.PublicKey, bool) {
 // ownSignatures are the signatures on uploaded device keys that are kept: the device's own, and that of the user's self-signing
 // key, which must be right.
 func ownSignatures(tx *storage.Tx, by Caller, d *deviceKeys) ([]storage.KeySignature, error) {
-	make1 := func(id, sig string) storage.KeySignature {
+	by1 := func(id, sig string) storage.KeySignature {
 		return storage.KeySignature{TargetID: by.UserID, TargetKey: string(by.DeviceID), SignerID: by.UserID, SignerKey: id, Signature: sig}
 	}
-	out := []storage.KeySignature{make1(signing.Algorithm+":"+string(by.DeviceID), d.own)}
+	out := []storage.KeySignature{by1(signing.Algorithm+":"+string(by.DeviceID), d.own)}
 	own := d.signatures[string(by.UserID)]
 	if len(own) < 2 {
 		return out, nil
@@ -215,7 +213,7 @@ func ownSignatures(tx *storage.Tx, by Caller, d *deviceKeys) ([]storage.KeySigna
 		if err != nil || !d.verify(key, sig) {
 			return nil, invalidSignature("The signature of the self-signing key on device_keys is wrong.")
 		}
-		out = append(out, make1(id, sig))
+		out = append(out, by1(id, sig))
 	}
 	return out, nil
 }
