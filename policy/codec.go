@@ -121,13 +121,48 @@ func (c *codec) term(v reflect.Value) *ast.Term {
 	}
 }
 
-// structTerm converts a struct; where only is not nil, just the members it names.
-func (c *codec) structTerm(v reflect.Value, only map[string]bool) *ast.Term {
+// want is the members of a struct that rules read, each with what they read of it; nil is all of it.
+type want map[string]want
+
+// wanted makes a want of the paths whose values are read and the paths of which only the presence is.
+func wanted(values, presence [][]string) want {
+	w := want{}
+	for _, p := range presence {
+		w.add(p, want{})
+	}
+	for _, p := range values {
+		if len(p) == 0 {
+			return nil
+		}
+		w.add(p, nil)
+	}
+	return w
+}
+
+func (w want) add(path []string, leaf want) {
+	for i, name := range path {
+		next, known := w[name]
+		switch {
+		case known && next == nil:
+			return
+		case i == len(path)-1 && (leaf == nil || !known):
+			w[name] = leaf
+		case i < len(path)-1 && !known:
+			next = want{}
+			w[name] = next
+		}
+		w = next
+	}
+}
+
+// structTerm converts a struct: the members in only, all where that is nil.
+func (c *codec) structTerm(v reflect.Value, only want) *ast.Term {
 	p := c.plans[v.Type()]
 	pairs := make([][2]*ast.Term, 0, len(p.fields))
 	for i := range p.fields {
 		f := &p.fields[i]
-		if only != nil && !only[f.name] {
+		part, wants := only[f.name]
+		if only != nil && !wants {
 			continue
 		}
 		fv := v.Field(f.index)
@@ -138,11 +173,25 @@ func (c *codec) structTerm(v reflect.Value, only map[string]bool) *ast.Term {
 		if f.star && fv.Interface().(starred).all() {
 			t = ast.StringTerm("*")
 		} else {
-			t = c.term(fv)
+			t = c.partTerm(fv, part)
 		}
 		pairs = append(pairs, [2]*ast.Term{f.key, t})
 	}
 	return ast.ObjectTerm(pairs...)
+}
+
+// partTerm converts a member of which only a part is read. A party is converted whole: its term is kept.
+func (c *codec) partTerm(v reflect.Value, only want) *ast.Term {
+	if only != nil && v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+		if v.Type() == c.party {
+			return c.partyTerm(v.Addr().Interface().(*Party))
+		}
+	}
+	if only != nil && v.Kind() == reflect.Struct && v.Type() != c.time {
+		return c.structTerm(v, only)
+	}
+	return c.term(v)
 }
 
 func (c *codec) partyTerm(p *Party) *ast.Term {

@@ -39,9 +39,6 @@ type layer struct {
 	deny        *query // the others
 	obligations *query
 	reads       *reads
-	values      []access
-	presence    []access
-	tops        map[string]bool
 	origins     map[string]string // reason code -> file:line of the rule
 }
 

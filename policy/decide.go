@@ -223,7 +223,7 @@ func (e *Engine) evaluateTenant(ctx context.Context, s *snapshot, f *frame, tena
 	pl := s.rules.plan(f.in.Point, tenant)
 	e.sightOf(s, f, data)
 	ev := &evaluator{compiler: s.rules.compiler, store: data.store, txn: data.txn, now: f.in.Time, limit: e.opts.Deadline,
-		input: e.codec.structTerm(reflect.ValueOf(&f.in).Elem(), pl.tops)}
+		input: e.codec.structTerm(reflect.ValueOf(&f.in).Elem(), pl.only)}
 	add := func(l *layer, library bool) {
 		v := e.evaluateLayer(ctx, ev, l, library, tenant, f.in.Time, t)
 		out.allow = out.allow && v.allow

@@ -85,29 +85,20 @@ func (rs *ruleset) newLayer(a *analyser, name string, pkg ast.Ref, rules ...stri
 	if !found {
 		return nil, false
 	}
-	l.values, l.presence, l.tops = rs.accesses(l.reads)
 	return l, true
 }
 
 // accesses compiles the paths that a layer reads. Members that the engine derives from the parties themselves (tenant,
 // agreements) are not part of a key: whoever makes keys puts the names they derive from into them.
-func (rs *ruleset) accesses(r *reads) (values, presence []access, tops map[string]bool) {
+func (rs *ruleset) accesses(r *reads) (values, presence []access, only want) {
 	vs, ps := r.paths()
-	tops = map[string]bool{}
+	only = wanted(vs, ps)
 	for _, set := range []struct {
 		from [][]string
 		to   *[]access
 	}{{vs, &values}, {ps, &presence}} {
 		for _, p := range set.from {
-			if len(p) == 0 {
-				tops = nil
-				*set.to = append(*set.to, access{})
-				continue
-			}
-			if tops != nil {
-				tops[p[0]] = true
-			}
-			if isDerived(p) {
+			if len(p) > 0 && isDerived(p) {
 				continue
 			}
 			acc, err := rs.codec.compile(reflect.TypeFor[Input](), p)
@@ -117,7 +108,7 @@ func (rs *ruleset) accesses(r *reads) (values, presence []access, tops map[strin
 			*set.to = append(*set.to, acc)
 		}
 	}
-	return values, presence, tops
+	return values, presence, only
 }
 
 // isDerived says whether the engine computes the member from names and the active set alone.

@@ -11,7 +11,7 @@ type pointPlan struct {
 	values   []access
 	presence []access
 	clock    bool
-	tops     map[string]bool
+	only     want
 }
 
 // plans prepares, for every point, the plan of tenants without rules of their own and those of the others.
@@ -70,7 +70,7 @@ func (rs *ruleset) makePlan(p Point, tenant map[Point]*layer, pools map[string]m
 			all.values["subject\x00pools"], all.values["target\x00pools"] = []string{"subject", "pools"}, []string{"target", "pools"}
 		}
 	}
-	pl.values, pl.presence, pl.tops = rs.accesses(all)
+	pl.values, pl.presence, pl.only = rs.accesses(all)
 	pl.clock = all.clock
 	return pl
 }

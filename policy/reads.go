@@ -28,11 +28,12 @@ func (r *reads) add(o *reads) {
 // paths returns the value paths without those that a shorter one covers, and the presence paths that nothing covers.
 func (r *reads) paths() (values, presence [][]string) {
 	values = minimal(r.values)
-	for _, p := range minimal(r.presence) {
+	for _, p := range r.presence {
 		if !covered(r.values, p) {
 			presence = append(presence, p)
 		}
 	}
+	slices.SortFunc(presence, slices.Compare[[]string])
 	return values, presence
 }
 
