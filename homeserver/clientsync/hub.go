@@ -32,6 +32,8 @@ type hub struct {
 	online  map[matrix.UserID]*inbox
 	byRoom  map[matrix.RoomID]map[*inbox]struct{} // who is joined there
 	started chan struct{}
+	// progress is closed and replaced whenever pos grows.
+	progress chan struct{}
 }
 
 // delivery is one entry in an inbox.
@@ -77,7 +79,7 @@ type device struct {
 }
 
 func newHub(s *Service) *hub {
-	return &hub{s: s, online: map[matrix.UserID]*inbox{}, byRoom: map[matrix.RoomID]map[*inbox]struct{}{}, started: make(chan struct{})}
+	return &hub{s: s, online: map[matrix.UserID]*inbox{}, byRoom: map[matrix.RoomID]map[*inbox]struct{}{}, started: make(chan struct{}), progress: make(chan struct{})}
 }
 
 func (h *hub) run(ctx context.Context) error {
@@ -179,6 +181,8 @@ func (h *hub) dispatch(ctx context.Context, entries []storage.Entry, upto int64)
 		}
 	}
 	h.pos = upto
+	close(h.progress)
+	h.progress = make(chan struct{})
 	for b := range woken {
 		b.signal()
 	}
@@ -286,6 +290,25 @@ func (h *hub) sharing(ctx context.Context, entries []storage.Entry) map[matrix.U
 		h.s.log.WithError(err).Warn("device list change not told at once; readers will hear at their next full look")
 	}
 	return out
+}
+
+// reach waits until the log was read up to a position, so that whoever has written sees it in the next look.
+func (h *hub) reach(ctx context.Context, pos int64) error {
+	for {
+		h.mu.Lock()
+		at, progress := h.pos, h.progress
+		h.mu.Unlock()
+		if at >= pos {
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-h.s.stop:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // sweep lets inboxes go that nobody has read for a while.

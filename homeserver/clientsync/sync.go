@@ -115,6 +115,9 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 		return s.fromDatabase(ctx, &q, b, d)
 	}
 	deadline := s.Now().Add(min(q.Timeout, MaxTimeout))
+	if err := s.hub.reach(ctx, s.Stream.Position()); err != nil {
+		return nil, err
+	}
 	s.pace(ctx, b, d, deadline)
 	for {
 		list, more, ok := b.since(q.Since.Pos)
