@@ -30,7 +30,7 @@ func checkDeviceName(name string) error {
 // DeviceInfo is a device as its owner sees it.
 type DeviceInfo struct {
 	DeviceID    matrix.DeviceID `json:"device_id"`
-	DisplayName string          `json:"display_name,omitempty"`
+	DisplayName string          `json:"display_name"` // also when empty: matrix-nio refuses a list without it
 	LastSeenIP  string          `json:"last_seen_ip,omitempty"`
 	LastSeenTS  int64           `json:"last_seen_ts,omitzero"`
 	// UserAgent is not in the specification; admins and clients that know of it show it.
