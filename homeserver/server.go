@@ -113,6 +113,9 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	if err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
+	if err := s.registerMetrics(); err != nil {
+		return err
+	}
 	if err := s.buildAccounts(d); err != nil {
 		return err
 	}

@@ -1,0 +1,27 @@
+package homeserver
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"hansa/storage"
+)
+
+// registerMetrics puts the counters of the database and the log into the registry.
+func (s *Server) registerMetrics() error {
+	counter := func(name, help string, value func(storage.Stats) int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value(s.DB.Stats())) })
+	}
+	for _, c := range []prometheus.Collector{
+		counter("hansa_storage_reads_total", "SELECT statements outside write transactions.", func(st storage.Stats) int64 { return st.Reads }),
+		counter("hansa_storage_statements_total", "Statements inside write transactions, without BEGIN and COMMIT.", func(st storage.Stats) int64 { return st.Statements }),
+		counter("hansa_storage_commits_total", "Write transactions.", func(st storage.Stats) int64 { return st.Commits }),
+		counter("hansa_storage_events_total", "Events appended.", func(st storage.Stats) int64 { return st.Events }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hansa_stream_position_count", Help: "The newest position of the log that this node has heard of."},
+			func() float64 { return float64(s.Stream.Position()) }),
+	} {
+		if err := s.Metrics.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
