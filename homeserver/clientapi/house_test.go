@@ -16,10 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"hansa/homeserver/account"
 	"hansa/homeserver/clientapi"
 	"hansa/homeserver/clientsync"
 	"hansa/homeserver/directory"
+	"hansa/homeserver/ephemeral"
 	"hansa/homeserver/membership"
 	"hansa/homeserver/room"
 	"hansa/homeserver/stream"
@@ -108,10 +111,21 @@ func newHouse(t testing.TB, database string, files map[string]string, limits boo
 	return h
 }
 
+// testLog writes what a server reports into the log of a test: nothing in these tests is an error of the server.
+type testLog struct{ t testing.TB }
+
+func (l *testLog) Write(b []byte) (int, error) {
+	l.t.Errorf("server: %s", b)
+	return len(b), nil
+}
+
 // open starts the services on the database, as after a start of the server.
 func (h *house) open() {
 	h.t.Helper()
-	log, tenants := storagetest.Quiet(), []matrix.ServerName{acme, globex}
+	logger := logrus.New()
+	logger.SetOutput(&testLog{t: h.t})
+	logger.SetLevel(logrus.ErrorLevel)
+	log, tenants := logrus.NewEntry(logger), []matrix.ServerName{acme, globex}
 	fatal := func(err error) {
 		if err != nil {
 			h.t.Helper()
@@ -132,8 +146,9 @@ func (h *house) open() {
 	h.members = membership.New(membership.Deps{DB: h.db, Policy: h.engine, Rooms: h.rooms, Parties: h.accounts, Log: log, Limits: h.limits, ProfilePace: 1000})
 	dir := directory.New(directory.Deps{DB: h.db, Stream: h.stream, Policy: h.engine, Rooms: h.rooms, Parties: h.accounts, PartyOf: h.accounts.PartyOf, Tenants: tenants, Log: log})
 	syncing := clientsync.New(clientsync.Deps{DB: h.db, Stream: h.stream, Policy: h.engine, Rooms: h.rooms, Parties: h.accounts, Log: log})
+	typing := ephemeral.New(ephemeral.Deps{Policy: h.engine, Rooms: h.rooms, Parties: h.accounts})
 	h.handler = clientapi.New(clientapi.Deps{DB: h.db, Stream: h.stream, Policy: h.engine, Accounts: h.accounts, Rooms: h.rooms, Members: h.members,
-		Directory: dir, Sync: syncing, Tenants: []clientapi.Tenant{{Name: acme, Host: "acme.test"}, {Name: globex, Host: "globex.test"}}, Log: log, Version: "test"}).Handler()
+		Directory: dir, Sync: syncing, Ephemeral: typing, Tenants: []clientapi.Tenant{{Name: acme, Host: "acme.test"}, {Name: globex, Host: "globex.test"}}, Log: log, Version: "test"}).Handler()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, run := range []func() error{
