@@ -580,18 +580,21 @@ func (a *assembly) shares(u matrix.UserID) bool {
 }
 
 func (a *assembly) toDevice() bool {
-	if len(a.n.toDevice) == 0 {
-		return false
-	}
-	out := make([][]byte, len(a.n.toDevice))
+	var out [][]byte
 	for i := range a.n.toDevice {
 		m := &a.n.toDevice[i]
+		if !a.contacts.May(a.ctx, m.Sender) { // queued before policy parted them; it goes with the next acknowledgement
+			continue
+		}
 		e := append([]byte(`{"content":`), m.Content...)
 		e = append(e, `,"sender":`...)
 		e = appendString(e, string(m.Sender))
 		e = append(e, `,"type":`...)
 		e = appendString(e, m.Type)
-		out[i] = append(e, '}')
+		out = append(out, append(e, '}'))
+	}
+	if len(out) == 0 {
+		return false
 	}
 	a.section("to_device", out)
 	return true

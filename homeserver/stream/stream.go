@@ -27,7 +27,7 @@ import (
 
 const (
 	// ringEntries is how many of the newest entries stay in memory.
-	ringEntries = 16384
+	ringEntries = 6000
 	// readMax is the largest range that one Read returns, in positions.
 	readMax = 4096
 )
