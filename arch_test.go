@@ -23,7 +23,7 @@ const module = "hansa"
 // services are the packages of homeserver that stand side by side between room and the HTTP packages. They do not know of
 // each other; clientsync, which shows a user all of it, is the exception and may read from these.
 const services = "homeserver/membership homeserver/clientsync homeserver/account homeserver/e2ee homeserver/ephemeral " +
-	"homeserver/media homeserver/push homeserver/search"
+	"homeserver/media homeserver/push homeserver/search homeserver/directory"
 
 // importTable says which packages of this module a package may import: the longest matching prefix on the left decides.
 // A package that nothing here matches needs a line, which is a decision about the house. "dir/..." is dir and all below.
@@ -43,6 +43,7 @@ func importTable() map[string]string {
 		"homeserver/stream":       facts,
 		"homeserver/room":         facts + " homeserver/stream ",
 		"homeserver/membership":   room,
+		"homeserver/directory":    room,
 		"homeserver/account":      room,
 		"homeserver/e2ee":         room,
 		"homeserver/ephemeral":    room,

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -315,8 +316,24 @@ func (m *making) facts() *policy.Room {
 	return f
 }
 
-// create asks policy, does what it obliges to, and makes the room.
+// create makes the room, and asks again where policy changes on the way.
 func (s *Service) create(ctx context.Context, m *making) (matrix.RoomID, error) {
+	for _, u := range m.invite {
+		if err := s.mayInvite(ctx, m.c, u, ""); err != nil {
+			return "", err
+		}
+	}
+	for try := 0; ; try++ {
+		id, err := s.tryCreate(ctx, m)
+		if errors.Is(err, room.ErrStale) && try < 5 {
+			continue
+		}
+		return id, err
+	}
+}
+
+// tryCreate asks policy, does what it obliges to, and makes the room.
+func (s *Service) tryCreate(ctx context.Context, m *making) (matrix.RoomID, error) {
 	facts := m.facts()
 	decision, err := s.decide(ctx, m.c, policy.Input{Point: policy.RoomCreate, Room: facts})
 	if err != nil {
@@ -334,11 +351,6 @@ func (s *Service) create(ctx context.Context, m *making) (matrix.RoomID, error) 
 	}
 	if m.public {
 		if _, err := s.decide(ctx, m.c, policy.Input{Point: policy.RoomPublish, Room: facts, Audience: audience}); err != nil {
-			return "", err
-		}
-	}
-	for _, u := range m.invite {
-		if err := s.mayInvite(ctx, m.c, u, ""); err != nil {
 			return "", err
 		}
 	}

@@ -35,6 +35,9 @@ type NewDraft struct {
 	Decided bool
 }
 
+// ErrStale is returned where policy changed while a room was made: what it decided is to be asked again.
+var ErrStale = errors.New("room: the policy has changed meanwhile")
+
 // Create makes a room with all its first events in one commit: it is there whole or not at all.
 func (s *Service) Create(ctx context.Context, n NewRoom) (matrix.RoomID, error) {
 	for try := 0; ; try++ {
@@ -73,6 +76,9 @@ func (s *Service) tryCreate(ctx context.Context, n NewRoom) (matrix.RoomID, erro
 		all.Nodes = append(all.Nodes, a.Nodes...)
 		all.State = append(all.State, a.State...)
 		all.Head = a.Head
+	}
+	if n.Decision.ID != "" && !s.Policy.Fresh(n.Decision) {
+		return "", ErrStale
 	}
 	all.Room = &storage.Room{ID: l.id, Version: n.Version, Tenant: n.Creator.Server()}
 	if n.Also != nil {
