@@ -32,7 +32,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stop()
 	var services errgroup.Group
 	for name, run := range map[string]func(context.Context) error{
-		"stream": s.Stream.Run, "policy": s.Policy.Run, "accounts": s.Accounts.Run, "sync": s.Sync.Run, "ephemeral": s.Presence.Run,
+		"stream": s.Stream.Run, "policy": s.Policy.Run, "accounts": s.Accounts.Run, "sync": s.Sync.Run, "ephemeral": s.Presence.Run, "media": s.Media.Run,
 		"caches": s.followCaches, "housekeeping": s.keepHouse,
 		"directory": s.Directory.Run,
 		"users":     func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Directory.Follower()) },
@@ -112,6 +112,7 @@ func (s *Server) serve(ctx context.Context, list []listener) error {
 	}
 	s.log.Info("stopping")
 	s.Sync.Stop()
+	s.Media.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.Config.ShutdownGrace))
 	defer cancel()
 	var err error

@@ -20,6 +20,7 @@ import (
 	"hansa/homeserver/directory"
 	"hansa/homeserver/e2ee"
 	"hansa/homeserver/ephemeral"
+	"hansa/homeserver/media"
 	"hansa/homeserver/membership"
 	"hansa/homeserver/push"
 	"hansa/homeserver/room"
@@ -56,6 +57,7 @@ type Server struct {
 	Keys      *e2ee.Service
 	Presence  *ephemeral.Service
 	Push      *push.Rules
+	Media     *media.Service
 	API       *clientapi.API
 	Metrics   *prometheus.Registry
 	Version   string
@@ -131,8 +133,13 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 		Tenants: names, Log: d.Log, Now: d.Now})
 	receipts := ephemeral.NewReceipts(ephemeral.ReceiptDeps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Presence: s.Presence,
 		Visible: s.Sync.Visible, Now: d.Now})
+	s.Media, err = media.New(media.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Tenants: names, Path: s.Config.Media.Path,
+		MaxUpload: int64(s.Config.Media.MaxUpload), Log: d.Log, Now: d.Now, Registerer: s.Metrics})
+	if err != nil {
+		return err
+	}
 	s.API = clientapi.New(clientapi.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
-		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Now: d.Now})
+		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Now: d.Now})
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"hansa/homeserver/directory"
 	"hansa/homeserver/e2ee"
 	"hansa/homeserver/ephemeral"
+	"hansa/homeserver/media"
 	"hansa/homeserver/membership"
 	"hansa/homeserver/push"
 	"hansa/homeserver/room"
@@ -32,6 +33,7 @@ type Deps struct {
 	Ephemeral *ephemeral.Service
 	Receipts  *ephemeral.Receipts
 	PushRules *push.Rules
+	Media     *media.Service
 	Tenants   []Tenant
 	Log       *logrus.Entry
 	// Version is the version of the software.
@@ -61,7 +63,7 @@ func (a *API) routes() []route {
 		a.discoveryRoutes(), a.loginRoutes(), a.ownRoutes(), a.syncRoutes(),
 		a.roomRoutes(), a.memberRoutes(), a.stateRoutes(), a.sendRoutes(), a.aliasRoutes(), a.roomListRoutes(), a.userDirectoryRoutes(),
 		a.typingRoutes(), a.receiptRoutes(), a.presenceRoutes(), a.pushRuleRoutes(), a.tagRoutes(),
-		a.keyRoutes(), a.toDeviceRoutes(), a.roomKeyRoutes(),
+		a.keyRoutes(), a.toDeviceRoutes(), a.roomKeyRoutes(), a.mediaRoutes(),
 	} {
 		all = append(all, table...)
 	}
