@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"hansa/homeserver/room"
@@ -251,6 +252,79 @@ func TestJoinedRooms(t *testing.T) {
 		}
 		if got := bob.ok("GET", "/joined_rooms", nil).raw; got != `{"joined_rooms":[]}` {
 			t.Errorf("joined rooms of an invited user %s", got)
+		}
+	})
+}
+
+// Of several who want one alias at a time, one gets it, and the others have made no room.
+func TestCreateRoom_AliasRace(t *testing.T) {
+	eachHouse(t, friends(), func(t *testing.T, h *house) {
+		anna := h.user("anna", acme)
+		const tries = 8
+		answers := make([]answer, tries)
+		var wg sync.WaitGroup
+		for i := range tries {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				answers[i] = anna.do("POST", "/createRoom", `{"room_alias_name":"one"}`)
+			}()
+		}
+		wg.Wait()
+		made := 0
+		for _, a := range answers {
+			if a.status == 200 {
+				made++
+				continue
+			}
+			want(t, "the others", a, 400, "M_ROOM_IN_USE")
+		}
+		if n := h.roomCount(); made != 1 || n != 1 {
+			t.Errorf("%d answers of success, %d rooms", made, n)
+		}
+	})
+}
+
+// Many who join at a time all get in, once each.
+func TestJoin_ManyAtATime(t *testing.T) {
+	eachHouse(t, friends(), func(t *testing.T, h *house) {
+		anna := h.user("anna", acme)
+		id := anna.create(`{"preset":"public_chat"}`)
+		var people []*guest
+		for i := range 12 {
+			people = append(people, h.user(fmt.Sprint("p", i), []matrix.ServerName{acme, globex}[i%2]))
+		}
+		var wg sync.WaitGroup
+		for _, p := range people {
+			for range 2 {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					if a := p.do("POST", "/join/%s", nil, id); a.status != 200 {
+						t.Errorf("%s: %s", p.id, a)
+					}
+				}()
+			}
+		}
+		wg.Wait()
+		if n := strings.Count(anna.ok("GET", "/rooms/%s/members?membership=join", nil, id).raw, `"membership":"join"`); n != len(people)+1 {
+			t.Errorf("%d members", n)
+		}
+		err := h.db.Read(context.Background(), func(tx *storage.Tx) error {
+			list, err := tx.LoadPage(matrix.RoomID(id), 0, storage.Forward, 100)
+			seen := map[string]bool{}
+			for _, e := range list {
+				if e.Type == "m.room.member" && seen[*e.StateKey] {
+					t.Errorf("%s has joined twice", *e.StateKey)
+				}
+				if e.Type == "m.room.member" {
+					seen[*e.StateKey] = true
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/policy"
+	"hansa/storage"
 )
 
 // maxTxnID is the longest transaction ID.
@@ -19,7 +20,7 @@ func (a *API) sendRoutes() []route {
 	const room = "/_matrix/client/v3/rooms/{roomId}"
 	return []route{
 		{method: "PUT", path: room + "/send/{eventType}/{txnId}", access: user, point: policy.EventSend, fn: a.send},
-		{method: "PUT", path: room + "/redact/{eventId}/{txnId}", access: user, point: policy.EventRedact, fn: a.redact},
+		{method: "PUT", path: room + "/redact/{eventId}/{txnId}", access: user, point: policy.EventRedact, reads: true, fn: a.redact},
 		{method: "PUT", path: room + "/state/{eventType}/{stateKey}", access: user, point: policy.RoomState, fn: a.putState,
 			aliases: []string{room + "/state/{eventType}", room + "/state/{eventType}/"}},
 	}
@@ -85,7 +86,10 @@ func (a *API) send(w http.ResponseWriter, r *request) error {
 	return a.sendDraft(w, r, d)
 }
 
+// redact takes the content of an event away. Suspended users may do that to their own events.
+//
 // spec: client-server-api#put_matrixclientv3roomsroomidredacteventidtxnid
+// spec: client-server-api#account-suspension
 func (a *API) redact(w http.ResponseWriter, r *request) error {
 	id, err := r.roomID()
 	if err != nil {
@@ -110,12 +114,32 @@ func (a *API) redact(w http.ResponseWriter, r *request) error {
 	if err := a.Members.RequireJoined(r.Context(), id, r.session.UserID); err != nil {
 		return err
 	}
+	if err := a.checkRedacts(r, target); err != nil {
+		return err
+	}
 	d, err := r.draft(id, "/redact/"+string(target), content)
 	if err != nil {
 		return err
 	}
 	d.Type, d.Redacts = "m.room.redaction", target
 	return a.sendDraft(w, r, d)
+}
+
+// checkRedacts refuses a suspended user who wants to redact what somebody else sent.
+func (a *API) checkRedacts(r *request, target matrix.EventID) error {
+	if !r.session.Suspended {
+		return nil
+	}
+	own := false
+	err := a.DB.Read(r.Context(), func(tx *storage.Tx) error {
+		found, err := tx.LoadEvents([]matrix.EventID{target})
+		own = found[target] != nil && found[target].Sender == r.session.UserID
+		return err
+	})
+	if err == nil && !own {
+		err = r.session.CheckWrite()
+	}
+	return err
 }
 
 // putState writes a state event. Memberships go the way of the endpoints that are made for them.

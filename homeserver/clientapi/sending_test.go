@@ -254,3 +254,31 @@ func TestP317_PeekIntoARoomOutOfReach(t *testing.T) {
 		}
 	})
 }
+
+// A suspended user may leave rooms and redact what is their own, no more.
+func TestSuspended_WindsDown(t *testing.T) {
+	eachHouse(t, friends(), func(t *testing.T, h *house) {
+		anna, bob := h.user("anna", acme), h.user("bob", acme)
+		id, other := anna.create(`{"preset":"public_chat"}`), bob.create(`{"preset":"public_chat"}`)
+		bob.ok("POST", "/join/%s", nil, id)
+		own := anna.ok("PUT", "/rooms/%s/send/x.y/1", `{}`, id).eventID()
+		theirs := bob.ok("PUT", "/rooms/%s/send/x.y/1", `{}`, id).eventID()
+		if err := h.accounts.Suspend(context.Background(), account.Operator("test"), anna.id, true); err != nil {
+			t.Fatal(err)
+		}
+		for what, a := range map[string]answer{
+			"send": anna.do("PUT", "/rooms/%s/send/x.y/2", `{}`, id), "state": anna.do("PUT", "/rooms/%s/state/x.y", `{}`, id),
+			"join": anna.do("POST", "/join/%s", nil, other), "knock": anna.do("POST", "/knock/%s", nil, other), "create": anna.do("POST", "/createRoom", `{}`),
+			"invite": anna.do("POST", "/rooms/%s/invite", userID(bob.id), id), "ban": anna.do("POST", "/rooms/%s/ban", userID(bob.id), id),
+			"redact another's event": anna.do("PUT", "/rooms/%s/redact/%s/1", `{}`, id, theirs), "redact nothing": anna.do("PUT", "/rooms/%s/redact/$none/1", `{}`, id),
+			"alias": anna.do("PUT", "/directory/room/%s", map[string]any{"room_id": id}, "#x:acme.example"), "list": anna.do("PUT", "/directory/list/room/%s", `{}`, id),
+			"upgrade": anna.do("POST", "/rooms/%s/upgrade", `{"new_version":"11"}`, id),
+		} {
+			want(t, what, a, 403, "M_USER_SUSPENDED")
+		}
+		anna.ok("PUT", "/rooms/%s/redact/%s/1", `{}`, id, own)
+		anna.ok("GET", "/rooms/%s/state", nil, id)
+		anna.ok("POST", "/rooms/%s/leave", nil, id)
+		anna.ok("POST", "/rooms/%s/forget", nil, id)
+	})
+}

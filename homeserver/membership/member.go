@@ -18,6 +18,9 @@ import (
 // authorisedVia is the member of a join that names who lets the user in. Only the server writes it.
 const authorisedVia = "join_authorised_via_users_server"
 
+// errInside is returned where somebody is in the room already.
+var errInside = errors.New("membership: in the room already")
+
 // content is the content of a membership event beside the membership.
 type content map[string]any
 
@@ -47,7 +50,7 @@ func (s *Service) join(ctx context.Context, c Caller, id matrix.RoomID, extra co
 		return "", err
 	}
 	if door.membership == auth.Join {
-		return s.currentMember(ctx, id, c.UserID)
+		return s.currentMember(ctx, id, c.UserID, auth.Join)
 	}
 	via, err := s.letIn(ctx, door, c.UserID)
 	if err != nil {
@@ -61,8 +64,17 @@ func (s *Service) join(ctx context.Context, c Caller, id matrix.RoomID, extra co
 	if err != nil {
 		return "", err
 	}
+	d.Given = func(v room.View) error {
+		if v.Membership(c.UserID) == auth.Join {
+			return errInside // by another request at the same moment
+		}
+		return nil
+	}
 	d.Also = func(tx *storage.Tx) error { return inherit(tx, c.UserID, door.predecessor, id) }
 	sent, err := s.Rooms.Send(ctx, d)
+	if errors.Is(err, errInside) {
+		return s.currentMember(ctx, id, c.UserID, auth.Join)
+	}
 	return sent.EventID, err
 }
 
@@ -84,7 +96,7 @@ func (s *Service) knock(ctx context.Context, c Caller, id matrix.RoomID, extra c
 	}
 	switch door.membership {
 	case auth.Knock:
-		return s.currentMember(ctx, id, c.UserID)
+		return s.currentMember(ctx, id, c.UserID, auth.Knock)
 	case auth.Join, auth.Invite:
 		return "", matrix.Forbidden("You are in this room or invited already.")
 	case auth.Ban:
@@ -113,7 +125,7 @@ func (s *Service) leave(ctx context.Context, c Caller, id matrix.RoomID, extra c
 	case auth.Join, auth.Invite, auth.Knock:
 		return s.sendMember(ctx, c, id, c.UserID, auth.Leave, extra, false)
 	case auth.Leave:
-		return s.currentMember(ctx, id, c.UserID)
+		return s.currentMember(ctx, id, c.UserID, auth.Leave)
 	}
 	return "", room.ErrUnknownRoom
 }
@@ -142,7 +154,7 @@ func (s *Service) invite(ctx context.Context, c Caller, id matrix.RoomID, target
 		return "", err
 	}
 	if membership == auth.Invite && known {
-		return s.currentMember(ctx, id, target)
+		return s.currentMember(ctx, id, target, auth.Invite)
 	}
 	return s.sendMember(ctx, c, id, target, auth.Invite, extra, true)
 }
@@ -223,7 +235,7 @@ func (s *Service) ban(ctx context.Context, c Caller, id matrix.RoomID, target ma
 	case !may.ban:
 		return "", matrix.Forbidden("You may not ban this person.")
 	case membership == auth.Ban && len(extra) == 0:
-		return s.currentMember(ctx, id, target)
+		return s.currentMember(ctx, id, target, auth.Ban)
 	}
 	return s.sendMember(ctx, c, id, target, auth.Ban, extra, false)
 }
@@ -389,15 +401,20 @@ func (s *Service) sendMember(ctx context.Context, c Caller, id matrix.RoomID, ta
 	return sent.EventID, err
 }
 
-// currentMember is the event that says what a membership is.
-func (s *Service) currentMember(ctx context.Context, id matrix.RoomID, user matrix.UserID) (event matrix.EventID, err error) {
-	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
-		m, ok, err := tx.FindMember(id, user)
-		if err == nil && !ok {
-			err = room.ErrUnknownRoom
-		}
-		event = m.EventID
-		return err
-	})
-	return event, err
+// currentMember is the event that says what a membership is, once it is on the disk.
+func (s *Service) currentMember(ctx context.Context, id matrix.RoomID, user matrix.UserID, membership string) (matrix.EventID, error) {
+	var durable func() error
+	if err := s.Rooms.Look(ctx, id, func(v room.View) { durable = v.Durable() }); err != nil {
+		return "", err
+	}
+	again := matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The room has changed meanwhile. Please try again.").With("retry_after_ms", 500)
+	if durable() != nil {
+		return "", again
+	}
+	var m storage.Member
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) { m, _, err = tx.FindMember(id, user); return err })
+	if err == nil && m.Membership != membership {
+		return "", again
+	}
+	return m.EventID, err
 }

@@ -42,7 +42,7 @@ var ErrStale = errors.New("room: the policy has changed meanwhile")
 func (s *Service) Create(ctx context.Context, n NewRoom) (matrix.RoomID, error) {
 	for try := 0; ; try++ {
 		id, err := s.tryCreate(ctx, n)
-		if try < 3 && errors.Is(err, storage.ErrConflict) {
+		if try < 5 && (errors.Is(err, storage.ErrConflict) || errors.Is(err, storage.ErrDuplicate)) {
 			continue
 		}
 		return id, unavailable(err)
@@ -104,7 +104,7 @@ func (s *Service) begin(ctx context.Context, l *live, n *NewRoom, d *Draft) (*st
 		return nil, matrix.BadJSON("The creation content is not canonical JSON: %v.", err)
 	}
 	server := string(n.Creator.Server())
-	draft := event.Draft{Type: auth.TypeCreate, StateKey: d.StateKey, Sender: n.Creator, Content: content, Depth: 1, OriginServerTS: s.nowMS()}
+	draft := event.Draft{Type: auth.TypeCreate, StateKey: d.StateKey, Sender: n.Creator, Content: content, Depth: 1, OriginServerTS: s.createTS()}
 	if !n.Version.RoomIDHash {
 		draft.RoomID = matrix.RoomID("!" + s.random(18) + ":" + server)
 	}
@@ -132,6 +132,17 @@ func (s *Service) begin(ctx context.Context, l *live, n *NewRoom, d *Draft) (*st
 	a.Events = []storage.NewEvent{{Event: e, StateRoot: root, DecisionID: n.Decision.ID}}
 	a.Head = storage.Head{Name: string(e.ID), Depth: 1, StateRoot: root, Extremities: []matrix.EventID{e.ID}}
 	return a, nil
+}
+
+// createTS is the time of a create event. No two of a node are the same: where the ID of a room is the hash of its create event,
+// somebody who makes two equal rooms in one millisecond would make one room twice.
+func (s *Service) createTS() int64 {
+	for {
+		now, last := s.nowMS(), s.created.Load()
+		if ts := max(now, last+1); s.created.CompareAndSwap(last, ts) {
+			return ts
+		}
+	}
 }
 
 // next makes one of the events after the create event.

@@ -56,6 +56,7 @@ type live struct {
 	epoch  int64
 	direct bool
 	recent map[matrix.EventID]struct{} // events that this process appended lately
+	last   *commit                     // the newest append; nil for none
 }
 
 // load reads a room from the database.

@@ -161,10 +161,18 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 		}
 	}
 	a, unchanged, err := s.build(ctx, l, d, &decision)
-	if err != nil || unchanged != "" {
+	if err != nil {
 		l.mu.Unlock()
-		return Sent{EventID: unchanged}, false, err
+		return Sent{}, false, err
 	}
+	if unchanged != "" {
+		last := l.last
+		l.mu.Unlock()
+		// The event that says the same may still be on its way to the disk.
+		return Sent{EventID: unchanged}, last.wait() != nil, nil
+	}
+	c := &commit{done: make(chan struct{})}
+	l.last = c
 	err = l.apply(a) // before the writer gets it: the next event is built on this one at once
 	var wait func() error
 	if err == nil {
@@ -178,10 +186,32 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	}
 	if err != nil {
 		s.drop(l)
+		c.end(err)
 		return Sent{}, errors.Is(err, storage.ErrConflict), err
 	}
+	c.end(nil)
 	l.committed(a)
 	return Sent{EventID: a.Stored[0].ID, Pos: a.Stored[0].Pos}, false, nil
+}
+
+// commit is an append on its way to the disk.
+type commit struct {
+	done chan struct{} // closed when it has ended
+	err  error
+}
+
+func (c *commit) end(err error) {
+	c.err = err
+	close(c.done)
+}
+
+// wait returns how a commit ended; nil for none.
+func (c *commit) wait() error {
+	if c == nil {
+		return nil
+	}
+	<-c.done
+	return c.err
 }
 
 // build makes the append of a draft on the room's head. Where the draft would not change the state it returns the ID of the event

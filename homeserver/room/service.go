@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -64,6 +65,8 @@ type Service struct {
 	used  *list.List
 	txns  *recentTxns
 	nodes *nodeCache
+	// created is the time of the newest create event.
+	created atomic.Int64
 }
 
 // New returns a Service that is ready to use.

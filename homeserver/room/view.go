@@ -68,6 +68,10 @@ func (v View) AllState() iter.Seq[*event.Event] {
 	}
 }
 
+// Durable returns a function that waits until all that the view shows is on the disk, to be called after the look. It returns an
+// error where that did not come true: look again.
+func (v View) Durable() func() error { return v.l.last.wait }
+
 // Head is the room's head: where the next event goes.
 func (v View) Head() storage.Head { return v.l.room.Head }
 
