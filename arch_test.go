@@ -52,11 +52,11 @@ func importTable() map[string]string {
 		"homeserver/search":       room,
 		"homeserver/clientsync":   room + " homeserver/account homeserver/e2ee homeserver/ephemeral homeserver/push ",
 		"homeserver/clientapi":    room + services,
-		"homeserver/adminapi":     room + services,
+		"homeserver/adminapi":     room + services + " federation/agreement ",
 		"federation/...":          room + services + " federation/... outbound/... ",
 		"appservices/...":         room + services + " outbound/... ",
 		"homeserver":              room + services + " config homeserver/clientapi homeserver/adminapi federation/... appservices/... outbound/... ",
-		"cmd/...":                 facts + " cmd/... config homeserver homeserver/account ",
+		"cmd/...":                 facts + " cmd/... config homeserver homeserver/account homeserver/adminapi federation/agreement ",
 		"test/...":                " ... ",
 		"storage/storagetest/...": protocol + " storage/... ",
 	}

@@ -9,9 +9,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"hansa/homeserver/adminapi"
 	"hansa/storage"
 )
 
@@ -23,7 +23,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.log.WithError(err).Error("the database did not close well")
 		}
 	}()
-	listeners, err := s.listen()
+	listeners, err := s.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,23 +68,29 @@ type listener struct {
 	http *http.Server
 }
 
-func (s *Server) listen() ([]listener, error) {
+func (s *Server) listen(ctx context.Context) ([]listener, error) {
 	client, err := net.Listen("tcp", s.Config.Listen.Client)
 	if err != nil {
 		return nil, err
 	}
 	s.client = client.Addr().String()
 	list := []listener{{client, s.http(s.API.Handler())}}
-	admin := s.adminHandler()
 	if s.Config.Listen.Admin != "" {
 		l, err := net.Listen("tcp", s.Config.Listen.Admin)
 		if err != nil {
 			return nil, errors.Join(err, client.Close())
 		}
 		s.admin = l.Addr().String()
-		list = append(list, listener{l, s.http(admin)})
+		list = append(list, listener{l, s.http(s.adminHandler())})
 	}
-	return list, nil
+	socket, err := adminapi.ListenSocket(ctx, s.Config.AdminSocket())
+	if err != nil {
+		for _, l := range list {
+			err = errors.Join(err, l.Close())
+		}
+		return nil, err
+	}
+	return append(list, listener{socket, s.http(s.Admin.OperatorHandler())}), nil
 }
 
 // http is a server whose every phase has a limit, so that slow peers hold nothing but their own connection.
@@ -124,21 +130,6 @@ func (s *Server) serve(ctx context.Context, list []listener) error {
 	return errors.Join(err, <-failed)
 }
 
-// adminHandler serves health and metrics; the admin API stands beside them.
-func (s *Server) adminHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.CheckReady(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ready\n"))
-	})
-	return mux
-}
-
 // CheckReady tells whether the server can do its work: the database takes writes and policy is loaded.
 func (s *Server) CheckReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -173,11 +164,7 @@ func (s *Server) followCaches(ctx context.Context) error {
 
 func (s *Server) follow(ctx context.Context, e *storage.Entry) {
 	if e.Kind == storage.KindNotice && e.Name == storage.NoticeAgreement {
-		list, err := loadAgreements(ctx, s.DB)
-		if err == nil {
-			err = s.Policy.SetAgreements(ctx, list)
-		}
-		if err != nil {
+		if err := s.renewAgreements(ctx); err != nil {
 			s.log.WithError(err).Error("agreements could not be read again")
 		}
 	}

@@ -8,13 +8,16 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"hansa/config"
+	"hansa/federation/agreement"
 	"hansa/homeserver/account"
+	"hansa/homeserver/adminapi"
 	"hansa/homeserver/clientapi"
 	"hansa/homeserver/clientsync"
 	"hansa/homeserver/directory"
@@ -59,8 +62,13 @@ type Server struct {
 	Push      *push.Rules
 	Media     *media.Service
 	API       *clientapi.API
-	Metrics   *prometheus.Registry
-	Version   string
+	Admin     *adminapi.API
+	// Agreements are those of the tenants with their partners.
+	Agreements *agreement.Service
+	Metrics    *prometheus.Registry
+	Version    string
+
+	agreements sync.Mutex // held while those of the database are handed to the policy
 
 	log     *logrus.Entry
 	now     func() time.Time
@@ -140,6 +148,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	}
 	s.API = clientapi.New(clientapi.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
 		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Now: d.Now})
+	s.buildAdmin(d)
 	return nil
 }
 

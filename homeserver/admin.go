@@ -1,0 +1,54 @@
+package homeserver
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"hansa/federation/agreement"
+	"hansa/homeserver/adminapi"
+	"hansa/matrix"
+)
+
+// buildAdmin makes the services that only administrators use.
+func (s *Server) buildAdmin(d Deps) {
+	local := func(name matrix.ServerName) bool { _, ok := s.signing[name]; return ok }
+	s.Agreements = agreement.New(agreement.Deps{DB: s.DB, Policy: s.Policy, IsLocal: local, Changed: s.renewAgreements, Now: d.Now})
+	var tenants []adminapi.Tenant
+	for _, t := range s.Config.Tenants {
+		key := s.signing[t.Name]
+		tenants = append(tenants, adminapi.Tenant{Name: t.Name, PublicURL: t.PublicURL, Registration: string(t.Registration),
+			KeyID: key.String(), VerifyKey: key.Public().String()})
+	}
+	s.Admin = adminapi.New(adminapi.Deps{DB: s.DB, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Agreements: s.Agreements,
+		Tenants: tenants, Version: d.Version, Log: d.Log, Now: d.Now})
+}
+
+// renewAgreements makes the policy know the agreements of the database.
+func (s *Server) renewAgreements(ctx context.Context) error {
+	s.agreements.Lock() // what was read first must not be set last
+	defer s.agreements.Unlock()
+	list, err := loadAgreements(ctx, s.DB)
+	if err != nil {
+		return err
+	}
+	return s.Policy.SetAgreements(ctx, list)
+}
+
+// adminHandler serves health, metrics and the admin API for users with admin rights.
+func (s *Server) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.CheckReady(r.Context()); err != nil {
+			s.log.WithError(err).Warn("not ready")
+			http.Error(w, "not ready: the database does not take writes", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ready\n"))
+	})
+	mux.Handle("/_hansa/", s.Admin.Handler())
+	return mux
+}
