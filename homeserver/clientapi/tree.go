@@ -26,13 +26,8 @@ func newTree() *tree { return &tree{&branch{fixed: map[string]*branch{}}} }
 
 // add registers a route under its path, its aliases and their r0 forms.
 func (t *tree) add(r route) {
-	for _, p := range append([]string{r.path}, r.aliases...) {
+	for _, p := range r.paths() {
 		t.put(p, &r)
-		for _, prefix := range []string{"/_matrix/client/", "/_matrix/media/"} {
-			if rest, ok := strings.CutPrefix(p, prefix+"v3/"); ok {
-				t.put(prefix+"r0/"+rest, &r)
-			}
-		}
 	}
 }
 
