@@ -258,6 +258,10 @@ func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
 		if b := h.online[user]; b != nil {
 			woken[b] = struct{}{}
 		}
+	case storage.NoticeSignatures: // the signer's devices must ask for the signed keys again
+		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
+			b.put(delivery{pos: e.Pos, entry: e}, woken)
+		}
 	case storage.NoticeState:
 		for b := range h.byRoom[matrix.RoomID(e.Ref)] {
 			b.put(delivery{pos: e.Pos, entry: e}, woken)
