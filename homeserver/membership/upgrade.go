@@ -185,12 +185,8 @@ func levelsText(levels map[string]any) jsontext.Value {
 // levels are the power levels of the new room: as they were, fitted to the version; and those to begin with, under which the
 // one who upgrades can write everything that the room takes along.
 func (o *old) levels(m *making) (final, start map[string]any) {
-	if o.power == nil {
-		base := defaultPower(m.version, m.c.UserID, presetPrivate, nil)
-		return base, base
-	}
 	var raw map[string]any
-	if json.Unmarshal(o.power, &raw) != nil {
+	if len(o.power) == 0 || json.Unmarshal(o.power, &raw) != nil || raw == nil {
 		base := defaultPower(m.version, m.c.UserID, presetPrivate, nil)
 		return base, base
 	}
@@ -335,7 +331,7 @@ func (s *Service) help(ctx context.Context, c Caller, o *old, next matrix.RoomID
 		try(next, typeAlias, o.alias)
 	}
 	var levels map[string]any
-	if !o.mayPower || o.power == nil || json.Unmarshal(o.power, &levels) != nil {
+	if !o.mayPower || o.power == nil || json.Unmarshal(o.power, &levels) != nil || levels == nil {
 		return
 	}
 	levels, _ = integers(levels).(map[string]any)
