@@ -55,6 +55,9 @@ func TestClients(t *testing.T) {
 			if make := databases[name]; make != nil {
 				database = make(t)
 			}
+			if err := os.RemoveAll(filepath.Join("output", name)); err != nil { // what an earlier run left
+				t.Fatal(err)
+			}
 			srv := startServer(t, binary, database)
 			t.Run("scripts", func(t *testing.T) {
 				for _, s := range scripts() {
