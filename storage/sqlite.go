@@ -90,7 +90,7 @@ func sqliteSetup(ctx context.Context, c *sql.Conn) error {
 		return fmt.Errorf("SQLite %s can corrupt its write-ahead log; %s or later is needed", version, sqliteMinimum)
 	}
 	for _, p := range []string{"busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 10000",
-		"mmap_size = 0", "cache_size = -8000", "temp_store = MEMORY", "case_sensitive_like = ON", "recursive_triggers = OFF"} {
+		"mmap_size = 0", "cache_size = -2000", "temp_store = MEMORY", "case_sensitive_like = ON", "recursive_triggers = OFF"} {
 		if _, err := c.ExecContext(ctx, "PRAGMA "+p); err != nil {
 			return fmt.Errorf("PRAGMA %s: %w", p, err)
 		}
