@@ -55,7 +55,7 @@ type DB struct {
 	closed   atomic.Bool
 }
 
-type counters struct{ reads, writes, statements, commits, events atomic.Int64 }
+type counters struct{ reads, statements, commits, events atomic.Int64 }
 
 // Stats counts what the database was asked to do since it was opened.
 type Stats struct {

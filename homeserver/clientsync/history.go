@@ -56,9 +56,9 @@ func (s *Service) access(ctx context.Context, tx *storage.Tx, v Viewer, room mat
 	case ok && m.Membership == auth.Join:
 		return 1 << 62, nil
 	case ok && (m.Membership == auth.Leave || m.Membership == auth.Ban) && !m.Forgotten:
-		joined, err := wasJoined(tx, m.EventID)
-		if err != nil || joined {
-			return m.Pos, err
+		end, err := leftBy(tx, room, v.User)
+		if err != nil || end != nil {
+			return pos(end), err
 		}
 	}
 	e, err := tx.LoadStateEvent(room, event.StateKey{Type: typeHistory})
@@ -70,6 +70,13 @@ func (s *Service) access(ctx context.Context, tx *storage.Tx, v Viewer, room mat
 		return 0, err
 	}
 	return 0, errHidden()
+}
+
+func pos(e *storage.Event) int64 {
+	if e == nil {
+		return 0
+	}
+	return e.Pos
 }
 
 // LoadMessages returns a page of history. It goes on past events that the reader may not see, so that the reader gets to all history.

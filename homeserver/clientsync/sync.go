@@ -54,18 +54,17 @@ type roomNews struct {
 	// newly marks a room that the reader has joined since, and for which the whole state is told.
 	newly bool
 	// dropped are state events that a limited timeline left out, oldest first.
-	dropped   []*item
-	state     []*storage.Event // at the start of the timeline, or at its end with state_after
-	stripped  []*storage.Event // of an invitation or knock
-	receipts  []storage.Receipt
-	data      []storage.AccountData
-	typing    bool
-	own       *item // the membership that ended the reader's stay
-	recount   bool
-	moved     bool // memberships changed
-	summary   *summary
-	notify    *unread
-	sentTyped []matrix.UserID
+	dropped  []*item
+	state    []*storage.Event // at the start of the timeline, or at its end with state_after
+	stripped []*storage.Event // of an invitation or knock
+	receipts []storage.Receipt
+	data     []storage.AccountData
+	typing   bool
+	own      *item // the membership that ended the reader's stay
+	recount  bool
+	moved    bool // memberships changed
+	summary  *summary
+	notify   *unread
 }
 
 // news is everything that is new for one reader after one position.
@@ -78,11 +77,9 @@ type news struct {
 	order       []matrix.RoomID
 	data        []storage.AccountData
 	toDevice    []storage.ToDevice
-	toDeviceTo  int64 // where to-device ends, when there is more than fits
 	devices     map[matrix.UserID]bool
 	left        map[matrix.UserID]bool
 	presence    []matrix.UserID
-	redacted    map[matrix.EventID]*storage.Event
 }
 
 func (n *news) room(id matrix.RoomID) *roomNews {

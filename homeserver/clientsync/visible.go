@@ -82,29 +82,15 @@ func (s *Service) stays(tx *storage.Tx, user matrix.UserID, events []*storage.Ev
 		}
 		st := stay{membership: m.Membership, joined: m.Membership == auth.Join}
 		if ok && (m.Membership == auth.Leave || m.Membership == auth.Ban) {
-			st.until = m.Pos
-			if st.joined, err = wasJoined(tx, m.EventID); err != nil {
+			end, err := leftBy(tx, e.RoomID, user)
+			if err != nil {
 				return nil, err
 			}
+			st.until, st.joined = pos(end), end != nil
 		}
 		out[e.RoomID] = st
 	}
 	return out, nil
-}
-
-// wasJoined tells whether somebody had been in the room before a membership that ended it: a kick may be followed by a ban.
-func wasJoined(tx *storage.Tx, id matrix.EventID) (bool, error) {
-	for step := 0; step < 8 && id != ""; step++ {
-		found, err := tx.LoadEvents([]matrix.EventID{id})
-		if err != nil || found[id] == nil {
-			return false, err
-		}
-		if event.Membership(found[id].Event) == auth.Join {
-			return true, nil
-		}
-		id = found[id].Replaces
-	}
-	return false, nil
 }
 
 func maySee(pos int64, history, member *storage.Event, st stay) bool {
@@ -130,7 +116,8 @@ func maySee(pos int64, history, member *storage.Event, st stay) bool {
 	return false
 }
 
-// Contacts answers which users a reader may know of, with everybody asked once.
+// Contacts answers which users a reader may know of, with everybody asked once. Inside a room it is enough that one of the two may
+// reach the other: who was invited knows of whoever invited them.
 type Contacts struct {
 	s       *Service
 	viewer  *policy.Party
@@ -159,7 +146,7 @@ func (c *Contacts) Ask(ctx context.Context, users []matrix.UserID) error {
 	}
 	for _, u := range missing {
 		p := parties[u]
-		c.answers[u] = p != nil && c.s.Policy.Contact(c.viewer, p)
+		c.answers[u] = p != nil && c.either(p)
 	}
 	return nil
 }
@@ -173,9 +160,13 @@ func (c *Contacts) May(ctx context.Context, user matrix.UserID) bool {
 		return ok
 	}
 	p, err := c.s.Parties.Party(ctx, user)
-	ok := err == nil && c.s.Policy.Contact(c.viewer, p)
+	ok := err == nil && c.either(p)
 	c.answers[user] = ok
 	return ok
+}
+
+func (c *Contacts) either(p *policy.Party) bool {
+	return c.s.Policy.Contact(c.viewer, p) || c.s.Policy.Contact(p, c.viewer)
 }
 
 // structural are the kinds of state without which a client cannot show a room at all. Of somebody whom the reader may not know of
@@ -212,12 +203,17 @@ func (c *Contacts) Show(ctx context.Context, e *storage.Event) *storage.Event {
 	return &copied
 }
 
-// RoomOpen tells whether a reader may read a room: everybody who is in it must be somebody the reader may be with. A room
-// that has become impossible is silent until people leave or policy changes.
+// RoomOpen tells whether a reader may read a room: everybody who is in it must be somebody the reader may be with, and the rules of
+// the point room.read must agree. A room that has become impossible is silent until people leave or policy changes.
 func (s *Service) RoomOpen(ctx context.Context, viewer *policy.Party, room matrix.RoomID) (bool, error) {
-	a, err := s.Rooms.Audience(ctx, room)
+	facts, audience, err := s.Rooms.PolicyFacts(ctx, room, matrix.UserID(viewer.ID))
 	if err != nil {
 		return false, err
 	}
-	return s.Policy.AudienceContact(viewer, a), nil
+	if !s.Policy.AudienceContact(viewer, audience) {
+		return false, nil
+	}
+	d := s.Policy.Decide(ctx, &policy.Input{Point: policy.RoomRead, Time: s.Now(), Tenant: policy.Tenant{Name: viewer.Tenant}, Subject: viewer, Room: facts,
+		Audience: audience})
+	return d.Allow, nil
 }

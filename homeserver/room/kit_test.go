@@ -24,7 +24,6 @@ import (
 type facts struct {
 	engine *policy.Engine
 	pools  map[matrix.UserID][]string
-	local  map[matrix.ServerName]bool
 }
 
 func (f *facts) Party(_ context.Context, u matrix.UserID) (*policy.Party, error) {

@@ -411,6 +411,9 @@ func (j *judgement) append() (r Received, stale bool, err error) {
 			return r, false, err
 		}
 	}
+	if err := j.awaited(a); err != nil {
+		return r, false, err
+	}
 	// The room stays locked until the event is durable: whoever comes next must see the head that it leaves.
 	if err := j.s.DB.Append(j.ctx, a); err != nil {
 		return r, true, err
@@ -490,9 +493,9 @@ func (j *judgement) mergeHead(a *storage.Append) error {
 	return err
 }
 
-// redact applies a redaction that came in, and those that waited for this event.
+// redact applies a redaction that came in.
 func (j *judgement) redact(a *storage.Append) error {
-	if j.e.Type != typeRedaction || j.e.Redacts == "" {
+	if j.e.Type != typeRedaction || j.e.Redacts == "" || j.e.Redacts == j.e.ID {
 		return nil
 	}
 	var target *storage.Event
@@ -511,4 +514,37 @@ func (j *judgement) redact(a *storage.Append) error {
 		a.Redactions = list
 	}
 	return nil // a redaction without the power to redact is an event without effect
+}
+
+// awaited applies the redactions that came before the event: it is stored and shown without what they take away.
+func (j *judgement) awaited(a *storage.Append) error {
+	var found map[matrix.EventID]*storage.Event
+	err := j.s.DB.View(j.ctx, func(tx *storage.Tx) error {
+		waiting, err := tx.FindPendingRedactions([]matrix.EventID{j.e.ID})
+		if err != nil || len(waiting) == 0 {
+			return err
+		}
+		found, err = tx.LoadEvents(waiting[j.e.ID])
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range found {
+		if r.RoomID != j.l.id || r.Flags.Hidden() {
+			continue
+		}
+		list, err := j.l.redactions(r.Event, j.e)
+		if err != nil {
+			continue // it may not redact this
+		}
+		e, err := event.Redact(j.e)
+		if err != nil {
+			return err
+		}
+		a.Redactions = append(a.Redactions, list...)
+		a.Events[0].Event = e
+		return nil
+	}
+	return nil
 }

@@ -28,9 +28,13 @@ func (s *Service) prepareRedaction(ctx context.Context, d *Draft) error {
 }
 
 // redactions are the effects of a redaction on its target, if it may have any. The caller holds l.mu.
+// differs: a create event and a server ACL keep their content: without it the room would lose its version, or every server.
 //
 // spec: rooms/v3#handling-redactions
 func (l *live) redactions(e, target *event.Event) ([]storage.Redaction, error) {
+	if target.Is(auth.TypeCreate, "") || target.Is("m.room.server_acl", "") {
+		return nil, matrix.Forbidden("%s cannot be redacted.", target.Type)
+	}
 	if !auth.CanApplyRedaction(l.rules, e, target) {
 		return nil, matrix.Forbidden("You may not redact this event.")
 	}

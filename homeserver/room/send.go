@@ -40,7 +40,8 @@ type Draft struct {
 	// Also runs in the transaction that stores the event; it may run again.
 	Also func(*storage.Tx) error
 
-	target *storage.Event // of a redaction
+	target     *storage.Event // of a redaction
+	annotation []byte         // see annotationHash
 }
 
 // Sent is an event that is durable.
@@ -66,6 +67,11 @@ func (s *Service) Send(ctx context.Context, d Draft) (Sent, error) {
 		}
 	}
 	if err := s.prepare(ctx, &d); err != nil {
+		if d.annotation != nil && d.TxnScope != "" { // perhaps it was this very request that made it
+			if sent, eerr := s.earlier(ctx, key); eerr == nil {
+				return sent, nil
+			}
+		}
 		return Sent{}, unavailable(err)
 	}
 	for try := 0; try < maxTries; try++ {
@@ -121,6 +127,9 @@ func (s *Service) prepare(ctx context.Context, d *Draft) (err error) {
 	}
 	if d.Type == typeRedaction && d.StateKey == nil {
 		return s.prepareRedaction(ctx, d)
+	}
+	if d.annotation = annotationHash(d); d.annotation != nil {
+		return s.checkAnnotation(ctx, d)
 	}
 	return nil
 }
@@ -251,7 +260,7 @@ func (s *Service) build(ctx context.Context, l *live, d *Draft, decision *policy
 	e = s.signNow(e)
 	n := storage.NewEvent{Event: e, AuthRank: rank, StateRoot: l.room.Head.StateRoot, DeviceID: d.DeviceID, TxnScope: d.TxnScope, TxnID: d.TxnID,
 		DecisionID: decision.ID}
-	a = &storage.Append{Room: l.room, Also: d.Also}
+	a = &storage.Append{Room: l.room, Also: d.also(e.ID)}
 	if e.StateKey != nil {
 		n.Replaces = l.currentID(e.Key())
 		a.State = []statemap.Change{{Key: e.Key(), ID: e.ID}}
@@ -263,6 +272,9 @@ func (s *Service) build(ctx context.Context, l *live, d *Draft, decision *policy
 		}
 	}
 	if d.target != nil {
+		if d.target.Sender != d.Sender && !l.rules.CanRedact(d.Sender) {
+			return nil, "", matrix.Forbidden("You may redact only what you have sent.")
+		}
 		if a.Redactions, err = l.redactions(e, d.target.Event); err != nil {
 			return nil, "", err
 		}

@@ -55,6 +55,9 @@ type Deps struct {
 // ErrUnknownRoom is returned where a room does not exist here.
 var ErrUnknownRoom = errors.New("room: unknown room")
 
+// loadTimeout is how long reading a cold room may take.
+const loadTimeout = time.Minute
+
 // Service is the way into rooms. Its methods may be called from any goroutine.
 type Service struct {
 	Deps
@@ -104,7 +107,10 @@ func (s *Service) live(ctx context.Context, id matrix.RoomID) (*live, error) {
 	}
 	s.mu.Unlock()
 	if !ok {
-		l.err = s.load(ctx, l)
+		// Others wait for the same room: it is read to the end even when this caller goes away.
+		lctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		l.err = s.load(lctx, l)
+		cancel()
 		close(l.loaded)
 		if l.err != nil {
 			s.drop(l)

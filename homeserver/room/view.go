@@ -38,6 +38,9 @@ func (v View) Rules() *auth.Rules { return v.l.rules }
 // Membership is a user's current membership, empty for none.
 func (v View) Membership(user matrix.UserID) string { return v.l.members[user].membership }
 
+// MemberEvent is the ID of the event that says what a user's current membership is, empty for none.
+func (v View) MemberEvent(user matrix.UserID) matrix.EventID { return v.l.members[user].event }
+
 // Joined is the number of joined users.
 func (v View) Joined() int { return v.l.joined }
 
