@@ -150,6 +150,7 @@ await main("encryption", async () => {
     const a2 = await step("alice logs in with a new device", () => login(alice, "alice 2", { crypto: true, secretKey }));
     await step("the new device restores the backup with the recovery key", async () => {
         const crypto = a2.getCrypto();
+        await until("the new device knows of the identity", () => crypto.userHasCrossSigningKeys(alice.id, true));
         await crypto.bootstrapCrossSigning({});
         assert.ok(await crypto.isCrossSigningReady(), "the keys came out of secret storage");
         await crypto.loadSessionBackupPrivateKeyFromSecretStorage();
