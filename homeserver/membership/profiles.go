@@ -63,15 +63,40 @@ func (s *Service) spread(ctx context.Context, user matrix.UserID) error {
 		return err
 	}
 	for _, id := range rooms {
-		if list := events[id]; len(list) == 0 || says(list[0].Event, want) {
-			continue
+		if list := events[id]; len(list) > 0 {
+			if err := s.spreadTo(ctx, user, id, want, list[0]); err != nil {
+				return err
+			}
 		}
+	}
+	return nil
+}
+
+// spreadTo brings a profile into one room, where the user's membership was seen. Where it is another one meanwhile, that is looked at: who
+// has left and come back with the new name needs no event that says the same.
+func (s *Service) spreadTo(ctx context.Context, user matrix.UserID, id matrix.RoomID, want map[string]any, seen *storage.Event) error {
+	for try := 0; !says(seen.Event, want); try++ {
 		if err := s.pace.wait(ctx); err != nil {
 			return err
 		}
-		if err := s.rename(ctx, user, id, want); err != nil {
+		err := s.rename(ctx, user, id, want, seen.ID)
+		if !errors.Is(err, errMoved) || try == 5 {
 			return err
 		}
+		var durable func() error
+		if err := s.Rooms.Look(ctx, id, func(v room.View) { durable = v.Durable() }); err != nil {
+			return err
+		}
+		_ = durable() // whatever became of it, the database has the truth now
+		var events map[matrix.RoomID][]*storage.Event
+		err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+			events, err = tx.LoadMemberEvents([]matrix.RoomID{id}, []matrix.UserID{user})
+			return err
+		})
+		if err != nil || len(events[id]) == 0 {
+			return err
+		}
+		seen = events[id][0]
 	}
 	return nil
 }
@@ -87,8 +112,12 @@ func says(e *event.Event, want map[string]any) bool {
 	return true
 }
 
-// rename writes a user's name and avatar into a room. That policy or the room forbid it is no failure.
-func (s *Service) rename(ctx context.Context, user matrix.UserID, id matrix.RoomID, want map[string]any) error {
+// errMoved says that a membership is not the one that was looked at any more.
+var errMoved = errors.New("membership: the membership has changed meanwhile")
+
+// rename writes a user's name and avatar into a room where the membership is the one that was seen. That policy or the room forbid it is no
+// failure.
+func (s *Service) rename(ctx context.Context, user matrix.UserID, id matrix.RoomID, want map[string]any, seen matrix.EventID) error {
 	party, err := s.Parties.Party(ctx, user)
 	if err != nil {
 		return err
@@ -104,6 +133,9 @@ func (s *Service) rename(ctx context.Context, user matrix.UserID, id matrix.Room
 	d.Given = func(v room.View) error {
 		if v.Membership(user) != auth.Join {
 			return room.ErrUnknownRoom // left in the meantime: a name must not bring anybody back
+		}
+		if v.MemberEvent(user) != seen {
+			return errMoved
 		}
 		return nil
 	}
