@@ -1,0 +1,247 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Tenant is the domain of all people of this package.
+const Tenant = "chaos.example"
+
+// Build compiles the server into a folder and returns the path of the binary.
+func Build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "hansa")
+	c := exec.CommandContext(ctx, "go", "build", "-o", binary, "hansa/cmd/hansa")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", c, err, out)
+	}
+	return binary, nil
+}
+
+// Server is the binary with its folder and its process. One goroutine starts and kills it.
+type Server struct {
+	Binary   string
+	Dir      string
+	Database string
+	URL      string // of the client listener, the same over restarts
+	Admin    string // URL of the admin listener
+	// Wrap, when set, is a shell line that runs before the server in a mount namespace of its own; it ends by running "$@".
+	Wrap string
+	// Env are further variables of the environment.
+	Env []string
+
+	cmd  *exec.Cmd
+	done chan error
+	log  *os.File
+}
+
+// NewServer writes the configuration of a server with open registration and no rate limits.
+func NewServer(binary, dir, database string) (*Server, error) {
+	client, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Binary: binary, Dir: dir, Database: database, URL: "http://" + client, Admin: "http://" + admin}
+	if s.Database == "" {
+		s.Database = "sqlite:" + filepath.Join(dir, "data", "hansa.db")
+	}
+	text := fmt.Sprintf(`data_dir: %[1]s/data
+database: %[2]q
+listen: {client: %[3]q, admin: %[4]q}
+tenants: [{name: %[5]s, signing_key_file: %[1]s/keys/key, registration: open, public_url: http://%[3]s}]
+policy: {bundles: [%[1]s/policy]}
+media: {path: %[1]s/media}
+limits: {enabled: false}
+`, dir, s.Database, client, admin, Tenant)
+	if err := os.MkdirAll(filepath.Join(dir, "policy"), 0o700); err != nil {
+		return nil, err
+	}
+	return s, os.WriteFile(filepath.Join(dir, "hansa.yaml"), []byte(text), 0o600)
+}
+
+// freePort finds an address that nobody listens on, below the range that the kernel hands out to outgoing connections, so that it is
+// still free when a killed server wants it again.
+func freePort() (string, error) {
+	for range 200 {
+		address := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(8000))
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			return address, l.Close()
+		}
+	}
+	return "", errors.New("no free port between 12000 and 20000")
+}
+
+// Launch starts the process and does not wait for it.
+func (s *Server) Launch() error {
+	log, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	args := []string{s.Binary, "serve", "-c", filepath.Join(s.Dir, "hansa.yaml"), "--log-level", "warn"}
+	if s.Wrap != "" {
+		args = append([]string{"sh", "-c", s.Wrap, "sh"}, args...)
+	}
+	c := exec.Command(args[0], args[1:]...)
+	c.Env = append(cleanEnv(), s.Env...)
+	c.Stdout, c.Stderr = log, log
+	if s.Wrap != "" {
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		if os.Geteuid() != 0 {
+			c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+			c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+		}
+	}
+	if err := c.Start(); err != nil {
+		return errors.Join(err, log.Close())
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.Wait() }()
+	s.cmd, s.done, s.log = c, done, log
+	return nil
+}
+
+// cleanEnv is the environment without variables that would configure the server.
+func cleanEnv() []string {
+	var out []string
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "HANSA_") {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// Start starts the process and waits until it is ready; it returns how long that took.
+func (s *Server) Start(ctx context.Context) (time.Duration, error) {
+	began := time.Now()
+	if err := s.Launch(); err != nil {
+		return 0, err
+	}
+	err := s.AwaitReady(ctx)
+	return time.Since(began), err
+}
+
+// AwaitReady waits until both listeners answer and the server says that it is ready.
+func (s *Server) AwaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(4 * time.Millisecond)
+	defer tick.Stop()
+	h := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, url := range []string{s.Admin + "/readyz", s.URL + "/_matrix/client/versions"} {
+		for !answers(ctx, h, url) {
+			select {
+			case err := <-s.done:
+				s.done <- err
+				return fmt.Errorf("the server ended: %w\n%s", err, s.LogTail())
+			case <-ctx.Done():
+				return fmt.Errorf("the server is not ready: %w\n%s", ctx.Err(), s.LogTail())
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
+}
+
+func answers(ctx context.Context, h *http.Client, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := h.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close() // only the status matters
+	return resp.StatusCode == http.StatusOK
+}
+
+// Kill ends the process with SIGKILL and waits until it is gone.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+// Stop ends the process in peace.
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+
+func (s *Server) end(sig syscall.Signal) {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(sig) // it may have ended by itself
+	select {
+	case <-s.done:
+	case <-time.After(30 * time.Second):
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	}
+	_ = s.log.Close() // the process has written it
+	s.cmd = nil
+}
+
+// Ended tells whether the process has ended by itself, and with what.
+func (s *Server) Ended(within time.Duration) (bool, error) {
+	select {
+	case err := <-s.done:
+		s.done <- err
+		return true, err
+	case <-time.After(within):
+		return false, nil
+	}
+}
+
+// Pid is the number of the process.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Memory is the resident memory of the process in bytes.
+func (s *Server) Memory() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Pid()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kb int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kb); err == nil {
+			return kb << 10, nil
+		}
+	}
+	return 0, errors.New("no VmRSS")
+}
+
+// Log is what the server has written.
+func (s *Server) Log() string {
+	text, _ := os.ReadFile(filepath.Join(s.Dir, "log")) // an empty one explains as little
+	return string(text)
+}
+
+// LogTail is the end of what the server has written.
+func (s *Server) LogTail() string {
+	text := []byte(s.Log())
+	if len(text) > 3000 {
+		text = text[len(text)-3000:]
+	}
+	return string(bytes.TrimSpace(text))
+}
+
+// discard reads a body to its end, so that the connection can be used again.
+func discard(body io.ReadCloser) {
+	_, _ = io.Copy(io.Discard, body) // nobody wants it
+	_ = body.Close()
+}
