@@ -165,9 +165,17 @@ func (a *API) thumbnailMedia(w http.ResponseWriter, r *request) error {
 func serveMedia(w http.ResponseWriter, r *request, f *media.File) error {
 	h := w.Header()
 	etag := `"` + hex.EncodeToString(f.SHA256) + `"`
-	if !oneRange(r.Header.Get("Range"), f.Size) && (r.Header.Get("If-Range") == "" || r.Header.Get("If-Range") == etag) {
+	want, ok := oneRange(r.Header.Get("Range"), f.Size)
+	if cond := r.Header.Get("If-Range"); cond != "" && cond != etag { // a part of something that is no more
+		want, ok = "", true
+	}
+	if !ok {
 		h.Set("Content-Range", fmt.Sprintf("bytes */%d", f.Size))
 		return matrix.Errorf(http.StatusRequestedRangeNotSatisfiable, matrix.CodeInvalidParam, "Only one range of bytes within the content can be had.")
+	}
+	r.Header.Del("If-Range")
+	if r.Header.Del("Range"); want != "" {
+		r.Header.Set("Range", want)
 	}
 	h.Set("Content-Type", f.Type)
 	h.Set("Content-Disposition", media.Disposition(f.Type, f.Name))
@@ -193,32 +201,31 @@ func (p *patient) Read(b []byte) (int, error) {
 	return p.ReadSeeker.Read(b)
 }
 
-// oneRange says whether a Range header asks for at most one range, which overlaps the content. Units that nobody knows mean
-// the whole content.
-func oneRange(header string, size int64) bool {
-	unit, spec, ok := strings.Cut(header, "=")
-	if !ok || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
-		return true
+// oneRange reads a Range header that asks for one range, which must overlap the content. It returns the header as ServeContent
+// wants it, empty for the whole content, which units that nobody knows mean as well.
+func oneRange(header string, size int64) (want string, ok bool) {
+	unit, spec, found := strings.Cut(header, "=")
+	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
+		return "", true
 	}
-	from, to, ok := strings.Cut(strings.TrimSpace(spec), "-")
-	if !ok {
-		return false
+	from, to, found := strings.Cut(strings.TrimSpace(spec), "-")
+	first, fromOK := digits(from)
+	last, toOK := digits(to)
+	switch {
+	case !found || !fromOK && from != "" || !toOK && to != "":
+		return "", false
+	case from == "":
+		ok = toOK && last > 0 && size > 0
+	case to == "":
+		ok = first < size
+	default:
+		ok = first < size && last >= first
 	}
-	parse := func(s string) (int64, bool) {
-		n, err := strconv.ParseInt(s, 10, 64)
-		return n, err == nil && n >= 0 && s[0] != '+'
-	}
-	if from == "" {
-		n, ok := parse(to)
-		return ok && n > 0 && size > 0
-	}
-	first, ok := parse(from)
-	if !ok || first >= size {
-		return false
-	}
-	if to == "" {
-		return true
-	}
-	last, ok := parse(to)
-	return ok && last >= first
+	return "bytes=" + from + "-" + to, ok
+}
+
+// digits reads a number of nothing but digits.
+func digits(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && n >= 0 && s[0] != '+'
 }
