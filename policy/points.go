@@ -110,7 +110,7 @@ func Points() []PointInfo {
 		act(RoomKnock, "Subject asks to be let into room; contact with everyone inside is asked as well."),
 		own(RoomLeave, "Subject leaves, rejects or forgets room. Winding down should stay possible."),
 		act(RoomModerate, "Subject kicks, bans or unbans target in room; event.membership is the new membership."),
-		own(RoomRead, "Subject reads from room: sync, messages, state, members, context, relations."),
+		{RoomRead, KindFilter, "Subject reads from room: sync, messages, state, members, context; asked for each room that would be shown.", failClosed, asksOwn},
 		own(RoomState, "Subject sends a state event that is not a membership into room."),
 		act(RoomPublish, "Subject changes whether room stands in a public room list."),
 		act(RoomAlias, "Subject makes, removes or resolves an alias of room."),
