@@ -338,16 +338,26 @@ func TestP310_MediaOfOthers(t *testing.T) {
 		if b, err := k.read(gus, at); err != nil || string(b) != "globex" {
 			t.Errorf("the tenant itself: %v", err)
 		}
-		k.rules.set(nil)
-		k.rules.asked()
-		_, err = k.read(anna, Address{Server: "remote.example", ID: at.ID})
-		wants(t, "a remote server", err, 404, "M_NOT_FOUND")
-		if asked := k.rules.asked(); len(asked) != 1 || asked[0].Server.Name != "remote.example" || asked[0].Target != nil {
-			t.Errorf("asked %+v", asked)
-		}
 		k.rules.set(func(in *policy.Input, d *policy.Decision) { d.Allow, d.Err = false, errors.New("the engine is broken") })
 		_, err = k.read(anna, at)
 		wants(t, "an engine that cannot answer", err, 503, "M_UNKNOWN")
+	})
+}
+
+func TestP311_MediaOfAThirdServerIsNotFetched(t *testing.T) {
+	each(t, func(t *testing.T, k *kit) {
+		at := Address{Server: "third.example:8448", ID: k.upload(anna, "", []byte("x")).ID}
+		for _, allow := range []bool{true, false} {
+			k.rules.set(func(in *policy.Input, d *policy.Decision) { d.Allow = allow })
+			k.rules.asked()
+			_, err := k.read(anna, at)
+			wants(t, "content", err, 404, "M_NOT_FOUND")
+			_, _, err = k.thumb(anna, at, 32, 32, "crop")
+			wants(t, "a thumbnail", err, 404, "M_NOT_FOUND")
+			if asked := k.rules.asked(); len(asked) != 2 || asked[0].Server.Name != at.Server || asked[0].Media.Server != at.Server || asked[0].Target != nil {
+				t.Errorf("asked %+v", asked)
+			}
+		}
 	})
 }
 
@@ -447,65 +457,6 @@ func TestD450_FullDisk(t *testing.T) {
 	if err := errors.New("other"); diskError(err) != err {
 		t.Error("another error was changed")
 	}
-}
-
-func TestSweep_RemovesWhatNothingRefersTo(t *testing.T) {
-	each(t, func(t *testing.T, k *kit) {
-		at := k.upload(anna, "image/png", pngOf(t, halves(100, 100)))
-		_, _, err := k.thumb(anna, at, 32, 32, "crop")
-		must(t, err)
-		d, err := k.store.create()
-		must(t, errors.Join(err, d.Close()))
-		for _, name := range []string{newID() + ".abcdefgh", at.ID + ".other", at.ID + ".crop-32x32.other"} {
-			d, err := k.store.create()
-			must(t, err)
-			must(t, d.keep(acme, name))
-		}
-		must(t, k.sweep(t.Context()))
-		if n := len(k.files()); n != 6 {
-			t.Errorf("%d files, want 6: young ones stay", n)
-		}
-		k.pass(25 * time.Hour)
-		must(t, k.sweep(t.Context()))
-		if n := len(k.files()); n != 2 {
-			t.Errorf("%d files, want 2: %v", n, k.files())
-		}
-		if _, err := k.read(anna, at); err != nil {
-			t.Error(err)
-		}
-		_, _, err = k.thumb(anna, at, 32, 32, "crop")
-		must(t, err)
-		// A database that knows none of many files is the wrong one.
-		for range 12 {
-			d, err := k.store.create()
-			must(t, err)
-			must(t, d.keep(globex, newID()+".x"))
-		}
-		k.pass(25 * time.Hour)
-		must(t, k.sweep(t.Context()))
-		if n := len(k.files()); n != 14 {
-			t.Errorf("%d files, want 14: nothing is removed below a wrong database", n)
-		}
-	})
-}
-
-func TestRun_EndsWithItsContext(t *testing.T) {
-	t.Parallel()
-	k := one(t)
-	k.upload(anna, "", []byte("x"))
-	must(t, k.DB.Update(t.Context(), func(tx *storage.Tx) error { return k.DeleteUserMedia(tx, anna) }))
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- k.Run(ctx) }()
-	for len(k.files()) > 0 && ctx.Err() == nil {
-		select {
-		case <-done:
-			t.Fatal("it ended too early")
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	cancel()
-	must(t, <-done)
 }
 
 func TestThumbnail_IsMadeOnce(t *testing.T) {
