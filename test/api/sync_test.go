@@ -331,3 +331,30 @@ func TestO506_StopEndsWaitingSyncs(t *testing.T) {
 		t.Errorf("a sync that waits while the server stops: %d, want an empty 200", a.Status)
 	}
 }
+
+// Who closes the account is gone from all rooms and cannot come back.
+func TestDeactivate_LeavesAllRooms(t *testing.T) {
+	t.Parallel()
+	each(t, hstest.Options{}, func(t *testing.T, s *hstest.Server) {
+		anna, ben := s.User("anna"), s.User("ben")
+		room := anna.CreateRoom(map[string]any{"preset": "public_chat"})
+		ben.Join(room)
+		first := ben.Try("POST", "/account/deactivate", map[string]any{"erase": true})
+		if first.Status != 401 || first.Code() != "" || first.String("session") == "" {
+			t.Fatalf("deactivation without proof: %d %s, want 401 with a session", first.Status, first.Raw)
+		}
+		ben.Must("POST", "/account/deactivate", map[string]any{"erase": true, "auth": map[string]any{"type": "m.login.password",
+			"session": first.String("session"), "identifier": map[string]any{"type": "m.id.user", "user": string(ben.ID)}, "password": hstest.Password}})
+		if a := ben.Try("GET", "/account/whoami", nil); a.Status != 401 {
+			t.Errorf("the session of a closed account: %d, want 401", a.Status)
+		}
+		anna.Until("ben's leaving", func(a hstest.Answer) bool {
+			for _, e := range a.Timeline(room) {
+				if c, _ := e["content"].(map[string]any); e["type"] == "m.room.member" && e["state_key"] == string(ben.ID) && c["membership"] == "leave" {
+					return true
+				}
+			}
+			return false
+		})
+	})
+}
