@@ -7,6 +7,7 @@ import (
 
 	"hansa/homeserver/account"
 	"hansa/matrix"
+	"hansa/matrix/filter"
 	"hansa/policy"
 )
 
@@ -183,6 +184,9 @@ func (a *API) putFilter(w http.ResponseWriter, r *request) error {
 	}
 	f, err := r.object()
 	if err != nil {
+		return err
+	}
+	if _, err := filter.Parse(f); err != nil { // what /sync would refuse is not stored
 		return err
 	}
 	filterID, err := a.Accounts.PutFilter(r.Context(), r.caller(), id, f)

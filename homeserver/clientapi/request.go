@@ -23,7 +23,7 @@ func (q *request) readBody(w http.ResponseWriter) error {
 	if limit == 0 {
 		limit = defaultBodyLimit
 	}
-	if ct := q.Header.Get("Content-Type"); strings.HasPrefix(ct, "multipart/") {
+	if ct := q.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(strings.TrimSpace(ct)), "multipart/") {
 		return matrix.Errorf(http.StatusUnsupportedMediaType, matrix.CodeNotJSON, "This endpoint takes application/json.")
 	}
 	if enc := q.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {

@@ -63,3 +63,59 @@ func (l *live) applyRedactions(list []storage.Redaction) error {
 	}
 	return nil
 }
+
+// redact applies a redaction that came in.
+func (j *judgement) redact(a *storage.Append) error {
+	if j.e.Type != typeRedaction || j.e.Redacts == "" || j.e.Redacts == j.e.ID {
+		return nil
+	}
+	var target *storage.Event
+	err := j.s.DB.Read(j.ctx, func(tx *storage.Tx) (err error) { target, err = tx.LoadEvent(j.e.Redacts); return err })
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		a.Also = func(tx *storage.Tx) error { return tx.AddPendingRedaction(j.e.Redacts, j.e.ID) }
+		return nil
+	case err != nil:
+		return err
+	case target.RoomID != j.l.id:
+		return nil
+	}
+	list, err := j.l.redactions(j.e, target.Event)
+	if err == nil {
+		a.Redactions = list
+	}
+	return nil // a redaction without the power to redact is an event without effect
+}
+
+// awaited applies the redactions that came before the event: it is stored and shown without what they take away.
+func (j *judgement) awaited(a *storage.Append) error {
+	var found map[matrix.EventID]*storage.Event
+	err := j.s.DB.View(j.ctx, func(tx *storage.Tx) error {
+		waiting, err := tx.FindPendingRedactions([]matrix.EventID{j.e.ID})
+		if err != nil || len(waiting) == 0 {
+			return err
+		}
+		found, err = tx.LoadEvents(waiting[j.e.ID])
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range found {
+		if r.RoomID != j.l.id || r.Flags.Hidden() {
+			continue
+		}
+		list, err := j.l.redactions(r.Event, j.e)
+		if err != nil {
+			continue // it may not redact this
+		}
+		e, err := event.Redact(j.e)
+		if err != nil {
+			return err
+		}
+		a.Redactions = append(a.Redactions, list...)
+		a.Events[0].Event = e
+		return nil
+	}
+	return nil
+}

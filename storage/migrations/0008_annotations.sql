@@ -1,0 +1,4 @@
+CREATE TABLE annotations (
+	hash BYTEA NOT NULL PRIMARY KEY,
+	event_id TEXT NOT NULL
+) WITHOUT ROWID;
