@@ -75,7 +75,7 @@ func decisionRow(d *adminapi.Decision) []string {
 	if target == "" {
 		target = d.Room
 	}
-	return []string{when(d.Time), answer(d.Allow), d.Point, d.Subject, target, strings.Join(codes, ", "), d.ID}
+	return []string{when(d.Time), answer(d.Allow), strings.TrimSpace(d.Point + " " + d.Action), d.Subject, target, strings.Join(codes, ", "), d.ID}
 }
 
 func answer(allow bool) string {

@@ -120,6 +120,17 @@ func decision(row *storage.Decision, eyes string) (*Decision, error) {
 	}
 	d := &Decision{Seq: row.Seq, ID: row.ID, Time: time.UnixMilli(row.TS).UTC(), Tenant: row.Tenant, Point: row.Point, Revision: row.Revision,
 		Allow: row.Allow, Subject: row.Subject, Target: row.Target, Room: row.Room, Reasons: detail.Reasons, Error: detail.Error, Input: detail.Input}
+	var asked struct {
+		Admin struct {
+			Action string `json:"action"`
+		} `json:"admin"`
+	}
+	if len(detail.Input) > 0 {
+		if err := json.Unmarshal(detail.Input, &asked, jsontext.AllowInvalidUTF8(true)); err != nil {
+			return nil, err
+		}
+		d.Action = asked.Admin.Action
+	}
 	if eyes == "" {
 		return d, nil
 	}

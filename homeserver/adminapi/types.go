@@ -110,11 +110,13 @@ type Answer struct {
 
 // Decision is one record of the decision log.
 type Decision struct {
-	Seq      int64           `json:"seq"`
-	ID       string          `json:"id"`
-	Time     time.Time       `json:"time"`
-	Tenant   string          `json:"tenant"`
-	Point    string          `json:"point"`
+	Seq    int64     `json:"seq"`
+	ID     string    `json:"id"`
+	Time   time.Time `json:"time"`
+	Tenant string    `json:"tenant"`
+	Point  string    `json:"point"`
+	// Action is what an administrator did, at the points about administrators.
+	Action   string          `json:"action,omitzero"`
 	Revision string          `json:"revision"`
 	Allow    bool            `json:"allow"`
 	Subject  string          `json:"subject"`

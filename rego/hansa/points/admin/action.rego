@@ -1,6 +1,7 @@
 # METADATA
 # title: Administer
-# description: Every call of the admin API.
+# description: |
+#   Every call of the admin API. What changes something is kept in the decision log, and is refused when it cannot be kept.
 package hansa.points.admin.action
 
 import data.hansa.admin
@@ -8,7 +9,7 @@ import data.hansa.lib.verdict
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+decision := {"allow": true, "reasons": set(), "obligations": obligations} if {
 	{outcome | some outcome in _checks} == {true}
 } else := verdict.denied(_checks)
 
@@ -18,4 +19,13 @@ _checks := {
 	"admin.action": admin.action,
 	"admin.scope": admin.scope,
 	"admin.approved": admin.approved,
+}
+
+# METADATA
+# description: What only looks at something is not kept.
+default obligations := {"record": "full"}
+
+obligations := {} if {
+	some look in {".list", ".show", ".status", ".explain"}
+	endswith(input.admin.action, look)
 }

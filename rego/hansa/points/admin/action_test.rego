@@ -23,3 +23,10 @@ test_break_glass_without_approval if {
 	answer.allow == false
 	"approval_needed" in fixtures.codes(answer)
 }
+
+test_changes_are_recorded if {
+	_changed({"admin": {"action": "user.lock"}}).obligations == {"record": "full"}
+	_changed({"admin": {"action": "user.list"}}).obligations == {}
+	_changed({"admin": {"action": "policy.status"}}).obligations == {}
+	_changed({"admin": {"action": "audit.search"}}).obligations == {"record": "full"}
+}

@@ -8,7 +8,7 @@ import data.hansa.lib.verdict
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+decision := {"allow": true, "reasons": set(), "obligations": {"record": "full"}} if {
 	{outcome | some outcome in _checks} == {true}
 } else := verdict.denied(_checks)
 
