@@ -6,10 +6,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,7 +65,11 @@ func TestClients(t *testing.T) {
 				for _, s := range scripts() {
 					t.Run(s.name, func(t *testing.T) {
 						t.Parallel()
-						runScript(t, srv, s, filepath.Join("output", name))
+						people := []string{"@alice-" + s.name + ":" + acme, "@bob-" + s.name + ":" + globex}
+						for _, id := range people {
+							srv.addUser(t, id)
+						}
+						runScript(t, s, filepath.Join("output", name), password, people, "HANSA_URL="+srv.url)
 					})
 				}
 			})
@@ -73,12 +79,41 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// runScript runs one scenario and shows what it printed if it fails.
-func runScript(t *testing.T, srv *server, s script, output string) {
+// TestDemo starts what `hansa demo` makes of nothing and lets its people meet, or not.
+func TestDemo(t *testing.T) {
+	checkTools(t)
+	binary := buildServer(t)
+	dir, client := t.TempDir(), freeAddress(t)
+	_, port, err := net.SplitHostPort(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &server{binary: binary, dir: dir, url: "http://" + client, log: filepath.Join(dir, "demo.log")}
+	srv.start(t, nil, "demo", "--dir", filepath.Join(dir, "demo"), "--port", port)
+	srv.waitFor(t, "the demo says how to stop it", func() bool {
+		out, err := os.ReadFile(srv.log)
+		return err == nil && bytes.Contains(out, []byte("Stop it with"))
+	})
+	secret, err := os.ReadFile(filepath.Join(dir, "demo", "password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	people := []string{"@anna:" + acme, "@erik:" + globex}
+	for _, id := range people {
+		if out, err := os.ReadFile(srv.log); err != nil || !bytes.Contains(out, []byte(id)) {
+			t.Errorf("the demo does not print %s (%v)", id, err)
+		}
+	}
+	s := script{"demo", []string{filepath.Join("node_modules", ".bin", "node"), "jssdk/demo.mjs"}}
+	runScript(t, s, filepath.Join("output", "demo"), strings.TrimSpace(string(secret)), people,
+		"HANSA_URL="+srv.url, "HANSA_BOB_URL=http://"+net.JoinHostPort("localhost", port))
+	srv.stop(t)
+	srv.checkLog(t)
+}
+
+// runScript runs one scenario for two people and shows what it printed if it fails.
+func runScript(t *testing.T, s script, output, password string, people []string, env ...string) {
 	t.Helper()
-	alice, bob := "@alice-"+s.name+":"+acme, "@bob-"+s.name+":"+globex
-	srv.addUser(t, alice)
-	srv.addUser(t, bob)
 	if err := os.MkdirAll(output, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -86,17 +121,15 @@ func runScript(t *testing.T, srv *server, s script, output string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-
 	ctx, cancel := context.WithTimeout(t.Context(), scriptTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.command[0], s.command[1:]...)
-	cmd.Env = append(os.Environ(),
-		"HANSA_URL="+srv.url,
-		"HANSA_ALICE="+alice, "HANSA_ALICE_PASSWORD="+password,
-		"HANSA_BOB="+bob, "HANSA_BOB_PASSWORD="+password,
-		"HANSA_CLIENT_OUTPUT="+output,
+	cmd.Env = slices.Concat(os.Environ(), env, []string{
+		"HANSA_ALICE=" + people[0], "HANSA_ALICE_PASSWORD=" + password,
+		"HANSA_BOB=" + people[1], "HANSA_BOB_PASSWORD=" + password,
+		"HANSA_CLIENT_OUTPUT=" + output,
 		"HANSA_CLIENT_PATIENCE_MS=60000",
-	)
+	})
 	ownGroup(cmd)
 	out, err := cmd.CombinedOutput()
 	if writeErr := os.WriteFile(filepath.Join(output, s.name+".log"), out, 0o644); writeErr != nil {

@@ -1,8 +1,6 @@
 package clients_test
 
 import (
-	"context"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -32,7 +30,7 @@ func startServer(t *testing.T, binary, database string) *server {
 	client, admin := freeAddress(t), freeAddress(t)
 	srv := &server{
 		binary: binary, dir: dir, config: filepath.Join(dir, "hansa.yaml"),
-		url: "http://" + client, done: make(chan error, 1), log: filepath.Join(dir, "server.log"),
+		url: "http://" + client, log: filepath.Join(dir, "server.log"),
 	}
 	args := []string{"init", "--dir", dir, "--tenant", acme, "--tenant", globex}
 	if database != "" {
@@ -50,29 +48,8 @@ func startServer(t *testing.T, binary, database string) *server {
 		t.Fatal(err)
 	}
 
-	log, err := os.Create(srv.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.cmd = exec.Command(binary, "serve", "-c", srv.config)
-	srv.cmd.Dir = dir
-	srv.cmd.Env = append(os.Environ(), "HANSA_LISTEN_CLIENT="+client, "HANSA_LISTEN_ADMIN="+admin, "HANSA_LIMITS_ENABLED=false")
-	srv.cmd.Stdout, srv.cmd.Stderr = log, log
-	if err := srv.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		srv.done <- srv.cmd.Wait()
-		_ = log.Close() // nobody writes to it any more
-	}()
-	t.Cleanup(func() {
-		if srv.cmd.ProcessState == nil {
-			_ = srv.cmd.Process.Kill() // it may have ended by itself
-		}
-		if t.Failed() {
-			t.Logf("end of the server's log:\n%s", tail(srv.log, 60))
-		}
-	})
+	srv.start(t, []string{"HANSA_LISTEN_CLIENT=" + client, "HANSA_LISTEN_ADMIN=" + admin, "HANSA_LIMITS_ENABLED=false"},
+		"serve", "-c", srv.config)
 	srv.waitReady(t, "http://"+admin+"/readyz")
 
 	// People of two tenants may only meet under an agreement that both made.
@@ -81,30 +58,62 @@ func startServer(t *testing.T, binary, database string) *server {
 	return srv
 }
 
+// start runs a verb that serves, in the background; its output goes to the log.
+func (s *server) start(t *testing.T, env []string, args ...string) {
+	t.Helper()
+	log, err := os.Create(s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.done = make(chan error, 1)
+	s.cmd = exec.Command(s.binary, args...)
+	s.cmd.Dir = s.dir
+	s.cmd.Env = append(os.Environ(), env...)
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		s.done <- s.cmd.Wait()
+		_ = log.Close() // nobody writes to it any more
+	}()
+	t.Cleanup(func() {
+		_ = s.cmd.Process.Kill() // it has ended by now, unless the test failed
+		if t.Failed() {
+			t.Logf("end of the server's log:\n%s", tail(s.log, 60))
+		}
+	})
+}
+
 // waitReady waits until the server says that it is ready.
 func (s *server) waitReady(t *testing.T, address string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	s.waitFor(t, address+" answers 200", func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			_, _ = io.Copy(io.Discard, resp.Body) // only the status counts
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
 		}
+		_ = resp.Body.Close() // only the status counts
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// waitFor looks until something is so, for a minute at most, while the server runs.
+func (s *server) waitFor(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for !is() {
 		select {
 		case err := <-s.done:
-			t.Fatalf("the server ended before it was ready: %v\n%s", err, tail(s.log, 60))
-		case <-ctx.Done():
-			t.Fatalf("the server is not ready after a minute\n%s", tail(s.log, 60))
+			t.Fatalf("the server ended before %s: %v\n%s", what, err, tail(s.log, 60))
+		case <-late:
+			t.Fatalf("a minute has passed before %s\n%s", what, tail(s.log, 60))
 		case <-tick.C:
 		}
 	}

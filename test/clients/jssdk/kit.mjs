@@ -28,6 +28,10 @@ export const accounts = {
     bob: { id: need("HANSA_BOB"), password: need("HANSA_BOB_PASSWORD") },
 };
 
+/** What the person types as the user name, and the homeserver that the person gives to the client. */
+const typed = (account) => account.user ?? account.id;
+const homeserver = (account) => account.url ?? url;
+
 const began = Date.now();
 const clients = new Set();
 
@@ -78,16 +82,16 @@ export async function refused(promise, errcode, status) {
 
 /** Logs in a new device. With crypto, it has its own in-memory Rust crypto store. */
 export async function login(account, name, { crypto = false, secretKey = null, start = {} } = {}) {
-    const anonymous = sdk.createClient({ baseUrl: url });
+    const anonymous = sdk.createClient({ baseUrl: homeserver(account) });
     const session = await anonymous.loginRequest({
         type: "m.login.password",
-        identifier: { type: "m.id.user", user: account.id },
+        identifier: { type: "m.id.user", user: typed(account) },
         password: account.password,
         initial_device_display_name: name,
     });
     assert.equal(session.user_id, account.id);
     const client = sdk.createClient({
-        baseUrl: url,
+        baseUrl: homeserver(account),
         userId: session.user_id,
         deviceId: session.device_id,
         accessToken: session.access_token,
