@@ -36,6 +36,8 @@ func (s *Server) Run(ctx context.Context) error {
 		"caches": s.followCaches, "housekeeping": s.keepHouse,
 		"directory": s.Directory.Run,
 		"users":     func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Directory.Follower()) },
+		"leavers":   func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Leavers()) },
+		"signer":    func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Rooms.Signer()) },
 		"profiles":  func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Follower()) },
 	} {
 		services.Go(func() error {

@@ -198,8 +198,21 @@ func (s *Server) buildAccounts(d Deps) (err error) {
 				return s.Keys.DropDevices(tx, user, devices)
 			},
 		},
-		OnErase: []func(*storage.Tx, matrix.UserID) error{func(tx *storage.Tx, user matrix.UserID) error { return s.Keys.DropUser(tx, user) },
-			func(tx *storage.Tx, user matrix.UserID) error { return s.Push.Erase(tx, user) }},
+		OnClose: []func(*storage.Tx, matrix.UserID, bool) error{s.closeAccount},
 	})
 	return err
+}
+
+// closeAccount takes away what an account leaves in other services; media only where the user wants it erased.
+func (s *Server) closeAccount(tx *storage.Tx, user matrix.UserID, erase bool) error {
+	if err := s.Keys.DropUser(tx, user); err != nil {
+		return err
+	}
+	if err := s.Push.Erase(tx, user); err != nil {
+		return err
+	}
+	if !erase {
+		return nil
+	}
+	return s.Media.DeleteUserMedia(tx, user)
 }

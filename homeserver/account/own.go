@@ -154,8 +154,8 @@ func (s *Service) close(ctx context.Context, id matrix.UserID, erase bool) error
 				return err
 			}
 		}
-		for _, hook := range s.OnErase {
-			if err := hook(tx, id); err != nil {
+		for _, hook := range s.OnClose {
+			if err := hook(tx, id, erase); err != nil {
 				return err
 			}
 		}

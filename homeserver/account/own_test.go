@@ -354,7 +354,7 @@ func TestChangePassword_EndsOtherSessions(t *testing.T) {
 
 func TestDeactivateAndWipe_LeaveNothing(t *testing.T) {
 	each(t, nil, func(k *kit, d *Deps) {
-		d.OnErase = append(d.OnErase, func(_ *storage.Tx, u matrix.UserID) error { k.tell(u); return nil })
+		d.OnClose = append(d.OnClose, func(_ *storage.Tx, u matrix.UserID, _ bool) error { k.tell(u); return nil })
 	}, func(t *testing.T, k *kit) {
 		ctx := context.Background()
 		for _, erase := range []bool{false, true} {

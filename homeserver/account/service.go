@@ -73,8 +73,8 @@ type Deps struct {
 	IsKeyID func(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (bool, error)
 	// OnDrop is run in the transaction that removes devices, so that their keys and pushers go with them.
 	OnDrop []func(tx *storage.Tx, user matrix.UserID, devices []matrix.DeviceID) error
-	// OnErase is run in the transaction that closes an account for good.
-	OnErase []func(tx *storage.Tx, user matrix.UserID) error
+	// OnClose is run in the transaction that closes an account for good; erase says that what the user left is to go as well.
+	OnClose []func(tx *storage.Tx, user matrix.UserID, erase bool) error
 }
 
 // Service keeps the accounts of all tenants. Its methods may be called from any goroutine.

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"hansa/config"
 	"hansa/homeserver"
 	"hansa/homeserver/account"
@@ -104,7 +106,7 @@ func New(t testing.TB, o Options) *Server {
 func (s *Server) start(cfg *config.Config) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	srv, err := homeserver.New(ctx, cfg, homeserver.Deps{Log: storagetest.Quiet(), Version: "test", PolicyDeadline: time.Minute,
+	srv, err := homeserver.New(ctx, cfg, homeserver.Deps{Log: logTo(), Version: "test", PolicyDeadline: time.Minute,
 		Hashing: account.Hashing{MemoryKiB: 64, Passes: 1, Lanes: 1, Parallel: 8}})
 	if err != nil {
 		cancel()
@@ -119,6 +121,14 @@ func (s *Server) start(cfg *config.Config) {
 	}
 	s.URL = "http://" + srv.Addr()
 	s.t.Cleanup(s.Stop)
+}
+
+// logTo is a log that writes nothing, or to standard error where HANSA_TEST_LOG is set.
+func logTo() *logrus.Entry {
+	if os.Getenv("HANSA_TEST_LOG") == "" {
+		return storagetest.Quiet()
+	}
+	return logrus.NewEntry(logrus.StandardLogger())
 }
 
 // Stop stops the server and waits for it.
