@@ -230,10 +230,7 @@ func (r *room) resolveConflictAlone(states []stateMap) stateMap {
 // TestA78_Differential runs thousands of random rooms of every version through Resolve and the reference.
 func TestA78_Differential(t *testing.T) {
 	t.Parallel()
-	rooms := 400
-	if testing.Short() {
-		rooms = 30
-	}
+	const rooms = 200
 	for _, id := range matrix.RoomVersions() {
 		t.Run("v"+id, func(t *testing.T) {
 			t.Parallel()
