@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func binary(t *testing.T) string {
+func program(t *testing.T) string {
 	t.Helper()
 	theBuild.once.Do(func() {
 		if theBuild.binary = os.Getenv("HANSA_CHAOS_BINARY"); theBuild.binary != "" {
@@ -58,7 +58,7 @@ func newServer(t *testing.T, database string) *Server {
 	default:
 		url = database
 	}
-	s, err := NewServer(binary(t), dir, url)
+	s, err := NewServer(program(t), dir, url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 // check compares the ledger with what the server says.
 func (s *Storm) check(ctx context.Context, r *Report) error {
 	slices.Sort(s.ready)
-	r.Ready, r.Failed = s.ready, s.failed
+	r.Ready, r.Failed, r.Undecided = s.ready, s.failed, s.undecided
 	for _, n := range s.count {
 		r.Requests += n
 	}
@@ -409,7 +409,7 @@ func (s *Storm) checkMoves(ctx context.Context, r *Report) error {
 		if err != nil {
 			return err
 		}
-		was := map[string]string{}
+		was := map[string]*Event{}
 		list := map[string][]string{}
 		for i := range whole {
 			e := &whole[i]
@@ -417,10 +417,10 @@ func (s *Storm) checkMoves(ctx context.Context, r *Report) error {
 				continue
 			}
 			now := e.field("membership")
-			if was[*e.StateKey] == string(e.Content) {
-				r.Doubled = append(r.Doubled, fmt.Sprintf("membership %s of %s in %s", e.Content, *e.StateKey, door))
+			if old := was[*e.StateKey]; old != nil && string(old.Content) == string(e.Content) {
+				r.Doubled = append(r.Doubled, fmt.Sprintf("membership %s of %s in %s: %s at %d and %s at %d", e.Content, *e.StateKey, door, old.ID, old.TS, e.ID, e.TS))
 			}
-			was[*e.StateKey] = string(e.Content)
+			was[*e.StateKey] = e
 			if l := list[*e.StateKey]; len(l) == 0 || l[len(l)-1] != now { // a new display name is a join after a join
 				list[*e.StateKey] = append(l, now)
 			}

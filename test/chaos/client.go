@@ -144,6 +144,7 @@ type Event struct {
 	StateKey *string         `json:"state_key"`
 	Sender   string          `json:"sender"`
 	Content  json.RawMessage `json:"content"`
+	TS       int64           `json:"origin_server_ts"`
 }
 
 // field reads a string of the content.

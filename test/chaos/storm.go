@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,10 +49,13 @@ type Storm struct {
 	mu      sync.Mutex
 	open    chan struct{} // closed while the server is there; guarded by mu, like all below
 	aim     string
-	aimed   chan struct{}
+	aimed   chan struct{} // closed after so many requests of the kind aim
+	after   int
 	trouble []string
 	count   map[string]int // requests by kind
 	failed  int            // requests without an answer, or answered 5xx
+	// undecided requests were refused because policy had no time.
+	undecided int
 }
 
 // NewStorm prepares a storm over a server that does not run yet.
@@ -199,26 +203,35 @@ func (s *Storm) strikes(ctx context.Context) error {
 
 // moment waits until the server shall be struck: at any moment, or while a request of a certain kind is under way.
 func (s *Storm) moment(ctx context.Context) error {
-	if s.rng.IntN(3) > 0 {
-		return s.rest(ctx, 20*time.Millisecond+time.Duration(s.rng.Int64N(int64(500*time.Millisecond))))
+	kind := ""
+	if s.rng.IntN(3) == 0 {
+		kind = s.Aims[s.rng.IntN(len(s.Aims))]
 	}
-	kind := s.Aims[s.rng.IntN(len(s.Aims))]
-	delay := time.Duration(s.rng.Int64N(int64(8 * time.Millisecond)))
-	if err := s.rest(ctx, 30*time.Millisecond); err != nil {
+	requests, delay := 40+s.rng.IntN(300), time.Duration(s.rng.Int64N(int64(8*time.Millisecond)))
+	if err := s.next(ctx, "", requests); err != nil {
 		return err
 	}
+	if kind != "" {
+		if err := s.next(ctx, kind, 1); err != nil {
+			return err
+		}
+	}
+	return s.rest(ctx, delay)
+}
+
+// next waits until so many requests of a kind (empty: of any) were made from now on, at most two seconds.
+func (s *Storm) next(ctx context.Context, kind string, n int) error {
 	s.mu.Lock()
 	aimed := make(chan struct{})
-	s.aim, s.aimed = kind, aimed
+	s.aim, s.aimed, s.after = kind, aimed, n
 	s.mu.Unlock()
 	select {
 	case <-aimed:
-		return s.rest(ctx, delay)
-	case <-time.After(600 * time.Millisecond): // nobody makes such a request now
-		return nil
+	case <-time.After(2 * time.Second):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return nil
 }
 
 func (s *Storm) rest(ctx context.Context, d time.Duration) error {
@@ -263,7 +276,10 @@ func (s *Storm) note(kind string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count[kind]++
-	if s.aimed != nil && s.aim == kind {
+	if s.aimed == nil || s.aim != "" && s.aim != kind {
+		return
+	}
+	if s.after--; s.after == 0 {
 		close(s.aimed)
 		s.aimed = nil
 	}
@@ -280,15 +296,18 @@ func (s *Storm) complain(format string, args ...any) {
 func (s *Storm) once(ctx context.Context, kind string, p *Person, method, path string, body any) (Answer, error) {
 	s.note(kind)
 	a, err := s.Client.Do(ctx, method, path, p.Token, body)
-	if err == nil && a.Status < 500 && a.Status != 429 {
+	switch {
+	case err != nil:
+	case undecided(a):
+		s.mu.Lock()
+		s.undecided++
+		s.mu.Unlock()
+	case a.Status < 500 && a.Status != 429:
 		return a, nil
+	case s.Strike == nil:
+		s.complain("%s %s: %v while nothing was wrong", method, path, a)
 	}
-	if err == nil {
-		if s.Strike == nil {
-			s.complain("%s %s: %v while nothing was wrong", method, path, a)
-		}
-		err = fmt.Errorf("answer %d", a.Status)
-	}
+	err = errors.Join(err, fmt.Errorf("answer %d", a.Status))
 	s.mu.Lock()
 	s.failed++
 	open := s.open
@@ -299,6 +318,12 @@ func (s *Storm) once(ctx context.Context, kind string, p *Person, method, path s
 		return a, ctx.Err()
 	}
 	return a, errors.Join(err, s.rest(ctx, 10*time.Millisecond))
+}
+
+// undecided tells whether a request was refused because the rules had too little of a busy processor in the time that they have. Nothing was
+// done then, by design.
+func undecided(a Answer) bool {
+	return bytes.Contains(a.Raw, []byte(`"policy_error"`)) || bytes.Contains(a.Raw, []byte("The policy cannot decide at present"))
 }
 
 // settle makes a request again and again until it has an answer. tries is how many it took.
@@ -317,6 +342,8 @@ type Report struct {
 	Strikes int
 	// Requests were made, Failed of them had no answer or 5xx.
 	Requests, Failed int
+	// Undecided were refused because policy had no time to decide.
+	Undecided int
 	// Acked counts what was acknowledged, by kind.
 	Acked map[string]int
 	// Lost, Doubled and Disordered name what is not there, there twice, or in another order; Wrong is everything else.
@@ -348,7 +375,7 @@ func (r *Report) String() string {
 		acked = append(acked, fmt.Sprint(kind, " ", n))
 	}
 	slices.Sort(acked)
-	return fmt.Sprintf("seed %d: %d strikes, %d requests, %d of them without an answer; acknowledged: %s; lost %d, doubled %d, out of order %d, wrong %d; "+
-		"ready again after %v (median), %v (longest)", r.Seed, r.Strikes, r.Requests, r.Failed, strings.Join(acked, ", "), len(r.Lost), len(r.Doubled),
+	return fmt.Sprintf("seed %d: %d strikes, %d requests, %d of them without an answer, %d not decided; acknowledged: %s; lost %d, doubled %d, out of order %d, wrong %d; "+
+		"ready again after %v (median), %v (longest)", r.Seed, r.Strikes, r.Requests, r.Failed, r.Undecided, strings.Join(acked, ", "), len(r.Lost), len(r.Doubled),
 		len(r.Disordered), len(r.Wrong), r.Ready[len(r.Ready)/2].Round(time.Millisecond), r.Ready[len(r.Ready)-1].Round(time.Millisecond))
 }

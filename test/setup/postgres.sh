@@ -6,12 +6,13 @@
 #   test/setup/postgres.sh start [--dir D]     starts one (or finds the one that runs) and prints its URL
 #   test/setup/postgres.sh stop  [--dir D]     stops it and removes its data
 #   test/setup/postgres.sh url   [--dir D]     prints the URL of the running one
+#   test/setup/postgres.sh crash [--dir D]     stops it at once, as a crash would, and starts it again on the same port
 #   test/setup/postgres.sh run COMMAND ...     starts a new one, runs COMMAND with HANSA_TEST_POSTGRES=URL, stops it
 #
 # The database that the URL names exists and is empty; its user is superuser and may create others.
 set -euo pipefail
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 fail() { echo "postgres.sh: $*" >&2; exit 1; }
 
 verb=${1:-}
@@ -105,6 +106,13 @@ start() {
 	fail "PostgreSQL does not start"
 }
 
+crash() {
+	running || fail "none runs in $dir"
+	port=$(sed -n 4p "$dir/data/postmaster.pid")
+	as_user "$bin/pg_ctl" -D "$dir/data" -m immediate -w -t 30 stop >/dev/null || fail "it does not stop; see $dir/log"
+	as_user "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -o "-p $port" -w -t 60 start >/dev/null || fail "it does not start; see $dir/log"
+}
+
 locked() { # two callers of one folder wait for each other
 	exec 9>"$dir.lock"
 	flock 9
@@ -115,6 +123,7 @@ locked() { # two callers of one folder wait for each other
 case "$verb" in
 	start) locked start; cat "$dir/url" ;;
 	stop) locked stop ;;
+	crash) crash ;;
 	url) running || fail "none runs in $dir"; cat "$dir/url" ;;
 	run)
 		[ $# -gt 0 ] || usage
