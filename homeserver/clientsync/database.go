@@ -391,8 +391,13 @@ func (g *gathering) leaves() error {
 		if err != nil {
 			return err
 		}
+		_, left, err := lastStay(g.tx, m)
+		if err != nil {
+			return err
+		}
 		for i := len(page) - 1; i >= 0; i-- {
-			if e := page[i]; e.Pos > g.n.since && seen[e.ID] {
+			// After the stay nothing is told but what became of the reader.
+			if e := page[i]; e.Pos > g.n.since && seen[e.ID] && (e.Pos <= pos(left) || e.Is(typeMember, string(g.q.User))) {
 				r.timeline = append(r.timeline, newItem(e))
 			}
 		}

@@ -52,14 +52,8 @@ func (s *Service) access(ctx context.Context, tx *storage.Tx, v Viewer, room mat
 	if err != nil {
 		return 0, err
 	}
-	switch {
-	case ok && m.Membership == auth.Join:
+	if ok && m.Membership == auth.Join {
 		return 1 << 62, nil
-	case ok && (m.Membership == auth.Leave || m.Membership == auth.Ban) && !m.Forgotten:
-		end, err := leftBy(tx, room, v.User)
-		if err != nil || end != nil {
-			return pos(end), err
-		}
 	}
 	e, err := tx.LoadStateEvent(room, event.StateKey{Type: typeHistory})
 	if err == nil {
@@ -68,6 +62,11 @@ func (s *Service) access(ctx context.Context, tx *storage.Tx, v Viewer, room mat
 		}
 	} else if !errors.Is(err, storage.ErrNotFound) {
 		return 0, err
+	}
+	if ok && (m.Membership == auth.Leave || m.Membership == auth.Ban) && !m.Forgotten {
+		if join, _, err := lastStay(tx, m); err != nil || join != 0 {
+			return m.Pos, err // nothing later can be meant for them; what there is in between is judged event by event
+		}
 	}
 	return 0, errHidden()
 }

@@ -51,19 +51,8 @@ func leftBy(tx *storage.Tx, room matrix.RoomID, user matrix.UserID) (*storage.Ev
 	if err != nil || !ok || m.Membership != auth.Leave && m.Membership != auth.Ban {
 		return nil, err
 	}
-	var end *storage.Event
-	for id, step := m.EventID, 0; id != "" && step < 8; step++ {
-		found, err := tx.LoadEvents([]matrix.EventID{id})
-		if err != nil {
-			return nil, err
-		}
-		e := found[id]
-		if e == nil || event.Membership(e.Event) == auth.Join {
-			return end, nil
-		}
-		end, id = e, e.Replaces
-	}
-	return nil, nil // never inside; access has let them in for another reason
+	_, end, err := lastStay(tx, m)
+	return end, err
 }
 
 // events loads state events; members chooses memberships, all of them or everything.

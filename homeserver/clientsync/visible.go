@@ -11,12 +11,12 @@ import (
 	"hansa/storage/statemap"
 )
 
-// stay is what a reader's membership of a room is now.
+// stay is the newest stay of a reader in a room.
 type stay struct {
-	membership string
-	// until is the position at which the reader left, and joined tells whether the reader had been in the room before that.
-	until  int64
-	joined bool
+	// join is the position of the newest event that says that the reader is in the room, 0 for who never was.
+	join int64
+	// forgotten rooms show nothing but what the world may read.
+	forgotten bool
 }
 
 // Visible tells which events a user may see: by the history visibility and the user's membership at each event, not now.
@@ -69,7 +69,7 @@ func (s *Service) Visible(tx *storage.Tx, user matrix.UserID, events []*storage.
 	return out, nil
 }
 
-// stays loads the reader's present membership of the rooms of the events.
+// stays loads the reader's newest stays in the rooms of the events.
 func (s *Service) stays(tx *storage.Tx, user matrix.UserID, events []*storage.Event) (map[matrix.RoomID]stay, error) {
 	out := map[matrix.RoomID]stay{}
 	for _, e := range events {
@@ -80,17 +80,41 @@ func (s *Service) stays(tx *storage.Tx, user matrix.UserID, events []*storage.Ev
 		if err != nil {
 			return nil, err
 		}
-		st := stay{membership: m.Membership, joined: m.Membership == auth.Join}
-		if ok && (m.Membership == auth.Leave || m.Membership == auth.Ban) {
-			end, err := leftBy(tx, e.RoomID, user)
-			if err != nil {
+		st := stay{forgotten: m.Forgotten}
+		if ok {
+			if st.join, _, err = lastStay(tx, m); err != nil {
 				return nil, err
 			}
-			st.until, st.joined = pos(end), end != nil
 		}
 		out[e.RoomID] = st
 	}
 	return out, nil
+}
+
+// maxTurns is how many memberships are followed back to find the newest stay.
+const maxTurns = 20
+
+// lastStay finds the position of the newest join that led to a membership, 0 where there was none, and the event by which that stay
+// ended, nil while it goes on. What came after the end, such as a ban or another invitation, does not count.
+func lastStay(tx *storage.Tx, m storage.Member) (join int64, end *storage.Event, err error) {
+	if m.Membership == auth.Join {
+		return m.Pos, nil, nil
+	}
+	for id, step := m.EventID, 0; id != "" && step < maxTurns; step++ {
+		found, err := tx.LoadEvents([]matrix.EventID{id})
+		if err != nil {
+			return 0, nil, err
+		}
+		e := found[id]
+		switch {
+		case e == nil:
+			return 0, nil, nil
+		case event.Membership(e.Event) == auth.Join:
+			return e.Pos, end, nil
+		}
+		end, id = e, e.Replaces
+	}
+	return 0, nil, nil
 }
 
 func maySee(pos int64, history, member *storage.Event, st stay) bool {
@@ -106,12 +130,16 @@ func maySee(pos int64, history, member *storage.Event, st stay) bool {
 		membership = event.Membership(member.Event)
 	}
 	switch {
-	case visibility == "world_readable", membership == auth.Join:
+	case visibility == "world_readable":
+		return true
+	case st.forgotten:
+		return false
+	case membership == auth.Join:
 		return true
 	case visibility == "shared":
-		return st.joined && (st.membership == auth.Join || pos <= st.until)
+		return st.join > 0 && pos < st.join // came in at any point after the event
 	case visibility == "invited":
-		return membership == auth.Invite && st.joined
+		return membership == auth.Invite
 	}
 	return false
 }
