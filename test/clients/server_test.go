@@ -48,7 +48,7 @@ func startServer(t *testing.T, binary, database string) *server {
 		t.Fatal(err)
 	}
 
-	srv.start(t, []string{"HANSA_LISTEN_CLIENT=" + client, "HANSA_LISTEN_ADMIN=" + admin, "HANSA_LIMITS_ENABLED=false"},
+	srv.start(t, []string{"HANSA_LISTEN_CLIENT=" + client, "HANSA_LISTEN_ADMIN=" + admin},
 		"serve", "-c", srv.config)
 	srv.waitReady(t, "http://"+admin+"/readyz")
 

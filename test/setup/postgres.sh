@@ -120,6 +120,7 @@ locked() { # two callers of one folder wait for each other
 	flock -u 9
 }
 
+{ # bash has read all of this before it runs it, so an edit of this file does not disturb a long run
 case "$verb" in
 	start) locked start; cat "$dir/url" ;;
 	stop) locked stop ;;
@@ -136,3 +137,5 @@ case "$verb" in
 		;;
 	*) usage ;;
 esac
+exit
+}
