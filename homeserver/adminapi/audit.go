@@ -144,17 +144,20 @@ func decision(row *storage.Decision, eyes string) (*Decision, error) {
 func maskReasons(list []policy.Reason, eyes string) []policy.Reason {
 	out := make([]policy.Reason, len(list))
 	for i, r := range list {
-		out[i] = r
-		if foreign(r.Rule, eyes) {
-			out[i].Rule = ""
-		}
+		out[i] = policy.Reason{Code: r.Code, Message: r.Message, Rule: maskRule(r.Rule, eyes)}
 	}
 	return out
 }
 
-// foreign tells whether a layer or rule belongs to another tenant.
-func foreign(rule, eyes string) bool {
-	return strings.Contains(rule, "tenants[") && !strings.Contains(rule, `tenants["`+eyes+`"]`)
+// maskRule is the name of a rule as a tenant may see it: the library's and the own ones, without the directories of the machine.
+func maskRule(rule, eyes string) string {
+	switch i := strings.Index(rule, "/"+eyes+"/"); {
+	case strings.HasPrefix(rule, "hansa."), strings.HasPrefix(rule, "builtin:"), strings.HasPrefix(rule, `tenants["`+eyes+`"]`):
+		return rule
+	case i >= 0:
+		return rule[i+1:]
+	}
+	return ""
 }
 
 // maskInput leaves out of a recorded input what another tenant knows of its people.

@@ -99,6 +99,14 @@ func (o *Answer) mask(eyes string) {
 		if l.Tenant != eyes {
 			l = policy.LayerTrace{Tenant: l.Tenant, Layer: "another tenant", Allow: l.Allow}
 		}
+		l.Reasons = maskReasons(l.Reasons, eyes)
+		rules := make([]string, 0, len(l.Rules))
+		for _, r := range l.Rules {
+			if r = maskRule(r, eyes); r != "" {
+				rules = append(rules, r)
+			}
+		}
+		l.Rules = rules
 		layers = append(layers, l)
 	}
 	o.Layers = layers
