@@ -2,13 +2,13 @@ package room
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
 	"hansa/matrix"
 	"hansa/matrix/auth"
 	"hansa/matrix/event"
+	"hansa/matrix/serveracl"
 	"hansa/policy"
 	"hansa/storage"
 )
@@ -19,6 +19,7 @@ const (
 	typeEncryption = "m.room.encryption"
 	typeHistory    = "m.room.history_visibility"
 	typeRedaction  = "m.room.redaction"
+	typeServerACL  = "m.room.server_acl"
 )
 
 // member is a user's current membership as a hot room keeps it.
@@ -56,70 +57,92 @@ type live struct {
 	epoch  int64
 	direct bool
 	recent map[matrix.EventID]struct{} // events that this process appended lately
-	last   *commit                     // the newest append; nil for none
+	// acl is the compiled form of the server ACL aclOf.
+	acl   *serveracl.ACL
+	aclOf *event.Event
+	last  *commit // the newest append; nil for none
 }
 
-// load reads a room from the database.
-func (s *Service) load(ctx context.Context, l *live) error {
+// load reads rooms from the database, with the same few queries for any number of them. The outcome of each is in its err.
+func (s *Service) load(ctx context.Context, list []*live) {
+	byID := make(map[matrix.RoomID]*live, len(list))
+	ids := make([]matrix.RoomID, len(list))
+	for i, l := range list {
+		byID[l.id], ids[i] = l, l.id
+	}
 	err := s.DB.View(ctx, func(tx *storage.Tx) error {
-		r, err := tx.LoadRoom(l.id)
+		rooms, err := tx.LoadRooms(ids)
 		if err != nil {
 			return err
 		}
-		rows, err := tx.LoadStateRows(l.id)
+		events, err := tx.LoadState(ids, false)
 		if err != nil {
 			return err
 		}
-		events, err := tx.LoadState([]matrix.RoomID{l.id}, false)
+		members, err := tx.LoadRoomsMembers(ids)
 		if err != nil {
 			return err
 		}
-		members, err := tx.LoadMembers(l.id)
-		if err != nil {
-			return err
-		}
-		l.room, l.state, l.members, l.joined = r, make(map[event.StateKey]stateEntry, len(rows)), make(map[matrix.UserID]member, len(members)), 0
-		byID := map[matrix.EventID]*event.Event{}
-		for _, e := range events[l.id] {
-			byID[e.ID] = e.Event
-		}
-		for _, row := range rows {
-			if e := byID[row.EventID]; e != nil {
-				l.state[row.Key] = stateEntry{e, row.AuthRank}
-			}
+		for _, r := range rooms {
+			byID[r.ID].take(r, events[r.ID])
 		}
 		for _, m := range members {
-			l.members[m.UserID] = member{m.Membership, m.EventID, m.AuthRank}
-			if m.Membership == auth.Join {
-				l.joined++
+			if l := byID[m.RoomID]; l.room != nil {
+				l.members[m.UserID] = member{m.Membership, m.EventID, m.AuthRank}
+				if m.Membership == auth.Join {
+					l.joined++
+				}
 			}
 		}
-		return l.loadDirect(tx)
+		return loadDirect(tx, byID)
 	})
-	if errors.Is(err, storage.ErrNotFound) {
-		return ErrUnknownRoom
-	}
-	if err != nil {
-		return fmt.Errorf("load room %s: %w", l.id, err)
-	}
-	l.recent, l.moved = map[matrix.EventID]struct{}{}, map[matrix.UserID]struct{}{}
-	return l.makeRules()
-}
-
-// loadDirect finds out whether a room of two is a direct chat: the invitation says so.
-func (l *live) loadDirect(tx *storage.Tx) error {
-	var users []matrix.UserID
-	for user, m := range l.members {
-		if isPresent(m.membership) {
-			users = append(users, user)
+	for _, l := range list {
+		switch {
+		case err != nil:
+			l.err = fmt.Errorf("load room %s: %w", l.id, err)
+		case l.room == nil:
+			l.err = ErrUnknownRoom
+		default:
+			l.err = l.makeRules()
 		}
 	}
-	if len(users) != 2 {
+}
+
+// take fills a room with what was read of it.
+func (l *live) take(r *storage.Room, state []*storage.Event) {
+	l.room, l.joined = r, 0
+	l.state, l.members = make(map[event.StateKey]stateEntry, len(state)), map[matrix.UserID]member{}
+	l.recent, l.moved = map[matrix.EventID]struct{}{}, map[matrix.UserID]struct{}{}
+	for _, e := range state {
+		l.state[e.Key()] = stateEntry{e.Event, e.AuthRank}
+	}
+}
+
+// loadDirect finds out which rooms of two are direct chats: the invitation says so.
+func loadDirect(tx *storage.Tx, rooms map[matrix.RoomID]*live) error {
+	var pairs []matrix.RoomID
+	var users []matrix.UserID
+	for id, l := range rooms {
+		var two []matrix.UserID
+		for user, m := range l.members {
+			if isPresent(m.membership) {
+				if two = append(two, user); len(two) > 2 {
+					break
+				}
+			}
+		}
+		if len(two) == 2 {
+			pairs, users = append(pairs, id), append(users, two...)
+		}
+	}
+	if len(pairs) == 0 {
 		return nil
 	}
-	events, err := tx.LoadMemberEvents([]matrix.RoomID{l.id}, users)
-	for _, e := range events[l.id] {
-		l.direct = l.direct || event.Member(e.Event).IsDirect
+	events, err := tx.LoadMemberEvents(pairs, users)
+	for id, list := range events {
+		for _, e := range list {
+			rooms[id].direct = rooms[id].direct || event.Member(e.Event).IsDirect
+		}
 	}
 	return err
 }

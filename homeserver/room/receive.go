@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sirupsen/logrus"
+
 	"hansa/matrix"
 	"hansa/matrix/auth"
 	"hansa/matrix/event"
@@ -173,6 +175,11 @@ func (j *judgement) load() (*storage.Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, id := range append([]matrix.EventID{j.e.ID}, j.e.PrevEvents...) {
+		if e := all[id]; e != nil && e.RoomID != j.l.id {
+			return nil, fmt.Errorf("%w: %s is an event of another room", ErrDropped, id)
+		}
+	}
 	if e := all[j.e.ID]; e != nil && (j.in.Outlier || e.Flags&storage.Outlier == 0) {
 		return e, nil
 	}
@@ -227,6 +234,9 @@ func (j *judgement) check() error {
 	}
 	if err = j.reject(storage.Rejected, err); err != nil {
 		return err
+	}
+	if j.flags != 0 && j.e.Type == auth.TypeCreate {
+		j.s.log.WithFields(logrus.Fields{"room_id": j.l.id, "event_id": j.e.ID}).Warn("a second create event came for a room; it was rejected")
 	}
 	if j.in.Outlier {
 		j.flags |= storage.Outlier
@@ -361,12 +371,18 @@ func (j *judgement) stateAfter() error {
 	return nil
 }
 
-// aclAllows applies the room's server ACL to the sender's server.
+// aclAllows applies the room's server ACL to the sender's server. The ACL is compiled once.
 //
 // spec: client-server-api#server-access-control-lists-acls-for-rooms
 func (j *judgement) aclAllows() bool {
-	e := j.l.event("m.room.server_acl")
-	return e == nil || serveracl.Parse(e.Content).Allowed(j.e.Sender.Server())
+	e := j.l.event(typeServerACL)
+	if e == nil {
+		return true
+	}
+	if j.l.aclOf != e {
+		j.l.aclOf, j.l.acl = e, serveracl.Parse(e.Content)
+	}
+	return j.l.acl.Allowed(j.e.Sender.Server())
 }
 
 func (j *judgement) decide() error {

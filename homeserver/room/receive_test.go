@@ -212,12 +212,12 @@ func TestReceive_ForkIsResolved(t *testing.T) {
 
 // fred2 is fred also where event IDs are free.
 func (k *kit) fred2(id matrix.RoomID, version string) (matrix.UserID, *event.Event) {
-	if version != "1" {
+	if version != "1" && version != "2" {
 		return k.fred(id, version)
 	}
 	fred := matrix.UserID("@fred:far.example")
 	d := k.draft(id, version, fred, "m.room.member", ptr(string(fred)), map[string]any{"membership": "join"})
-	d.EventID = "$fred:far.example"
+	d.EventID = matrix.EventID("$fred" + version + ":far.example")
 	e := k.far.pdu(k.t, version, d)
 	r, err := k.receive(e)
 	if err != nil || r.Flags != 0 {

@@ -32,7 +32,7 @@ func (s *Service) prepareRedaction(ctx context.Context, d *Draft) error {
 //
 // spec: rooms/v3#handling-redactions
 func (l *live) redactions(e, target *event.Event) ([]storage.Redaction, error) {
-	if target.Is(auth.TypeCreate, "") || target.Is("m.room.server_acl", "") {
+	if target.Is(auth.TypeCreate, "") || target.Is(typeServerACL, "") {
 		return nil, matrix.Forbidden("%s cannot be redacted.", target.Type)
 	}
 	if !auth.CanApplyRedaction(l.rules, e, target) {

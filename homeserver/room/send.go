@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -236,7 +237,7 @@ func (s *Service) build(ctx context.Context, l *live, d *Draft, decision *policy
 		}
 	}
 	draft := event.Draft{RoomID: d.RoomID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, Redacts: d.Redacts,
-		Depth: l.room.Head.Depth + 1, OriginServerTS: s.nowMS(), PrevEvents: l.room.Head.Extremities}
+		Depth: min(l.room.Head.Depth, math.MaxInt64-1) + 1, OriginServerTS: s.nowMS(), PrevEvents: l.room.Head.Extremities}
 	if len(draft.PrevEvents) > maxPrev {
 		draft.PrevEvents = draft.PrevEvents[:maxPrev]
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -96,31 +95,55 @@ func (s *Service) IsLocal(name matrix.ServerName) bool {
 // live returns the room in memory, loading it when it is cold.
 func (s *Service) live(ctx context.Context, id matrix.RoomID) (*live, error) {
 	s.mu.Lock()
-	e, ok := s.rooms[id]
-	var l *live
-	if ok {
-		s.used.MoveToFront(e)
-		l = e.Value.(*live)
-	} else {
-		l = &live{id: id, loaded: make(chan struct{})}
-		s.keep(l)
-	}
+	l, cold := s.find(id)
 	s.mu.Unlock()
-	if !ok {
-		// Others wait for the same room: it is read to the end even when this caller goes away.
-		lctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-		l.err = s.load(lctx, l)
-		cancel()
-		close(l.loaded)
-		if l.err != nil {
-			s.drop(l)
-		}
+	if cold {
+		s.fill(ctx, []*live{l})
 	}
 	select {
 	case <-l.loaded:
 		return l, l.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// find returns the cache's entry of a room, a new one where it is cold: then the caller has to fill it. The caller holds s.mu.
+func (s *Service) find(id matrix.RoomID) (l *live, cold bool) {
+	if e, ok := s.rooms[id]; ok {
+		s.used.MoveToFront(e)
+		return e.Value.(*live), false
+	}
+	l = &live{id: id, loaded: make(chan struct{})}
+	s.keep(l)
+	return l, true
+}
+
+// fill loads cold rooms. It does so whether or not the request goes on: others may wait for the same rooms.
+func (s *Service) fill(ctx context.Context, cold []*live) {
+	s.load(context.WithoutCancel(ctx), cold)
+	for _, l := range cold {
+		close(l.loaded)
+		if l.err != nil {
+			s.drop(l)
+		}
+	}
+}
+
+// Warm brings many rooms into memory with a few queries. What cannot be loaded is tried again by whoever needs it.
+func (s *Service) Warm(ctx context.Context, ids []matrix.RoomID) {
+	var cold []*live
+	s.mu.Lock()
+	for _, id := range ids {
+		if l, isCold := s.find(id); isCold {
+			cold = append(cold, l)
+		}
+	}
+	s.mu.Unlock()
+	for len(cold) > 0 {
+		n := min(len(cold), 100)
+		s.fill(ctx, cold[:n])
+		cold = cold[n:]
 	}
 }
 
@@ -226,10 +249,7 @@ func (r *recentTxns) put(k txnKey, id matrix.EventID) {
 // unavailable turns errors of the storage into the answer that makes clients and peers try again.
 func unavailable(err error) error {
 	if errors.Is(err, storage.ErrUnavailable) {
-		if storage.IsFull(err) {
-			return fmt.Errorf("%w", matrix.Errorf(503, matrix.CodeResourceLimit, "The server's storage is full. Please try again later.").With("retry_after_ms", 30000))
-		}
-		return matrix.Errorf(503, matrix.CodeUnknown, "The database is not available at the moment. Please try again.").With("retry_after_ms", 2000)
+		return storage.Unavailable(err)
 	}
 	return err
 }
