@@ -170,6 +170,11 @@ func (tx *Tx) LoadMembers(room matrix.RoomID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE r.room_id = $1`, string(room))
 }
 
+// LoadRoomsMembers returns all memberships of several rooms.
+func (tx *Tx) LoadRoomsMembers(rooms []matrix.RoomID) ([]Member, error) {
+	return tx.members(selectMembersSQL+`WHERE r.room_id SET($1)`, setOf(tx, rooms))
+}
+
 // LoadUserRooms returns all memberships of a user, forgotten ones too.
 func (tx *Tx) LoadUserRooms(user matrix.UserID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE m.user_id = $1`, dbText(string(user)))

@@ -24,6 +24,7 @@ func (s *Service) fromDatabase(ctx context.Context, q *Request, b *inbox, d *dev
 	if err != nil {
 		return nil, err
 	}
+	s.Rooms.Warm(ctx, n.order)
 	for id, r := range n.rooms {
 		r.typing = r.membership == auth.Join && (r.newly || n.first && len(s.Ephemeral.Typing(id)) > 0)
 	}

@@ -296,6 +296,13 @@ func (h *hub) sharing(ctx context.Context, entries []storage.Entry) map[matrix.U
 	return out
 }
 
+// position is how far the log was read.
+func (h *hub) position() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pos
+}
+
 // reach waits until the log was read up to a position, so that whoever has written sees it in the next look.
 func (h *hub) reach(ctx context.Context, pos int64) error {
 	for {

@@ -117,6 +117,7 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 	}
 	s.pace(ctx, b, d, deadline)
 	for {
+		upto := s.hub.position() // before the inbox is read: it has everything up to here
 		list, more, ok := b.since(q.Since.Pos)
 		if q.Since.Pos > s.Stream.Position() {
 			return nil, matrix.InvalidParam("The token is not of this server, or from before it was restored.")
@@ -124,7 +125,7 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 		if !ok {
 			return s.fromDatabase(ctx, &q, b, d)
 		}
-		n, err := s.fromInbox(ctx, &q, b, list)
+		n, err := s.fromInbox(&q, b, list, upto)
 		if errors.Is(err, errSpecial) {
 			return s.fromDatabase(ctx, &q, b, d)
 		}
@@ -211,12 +212,12 @@ func (s *Service) acknowledge(ctx context.Context, q *Request, b *inbox, d *devi
 }
 
 // fromInbox gathers the news out of memory. errSpecial: something happened that only the database can tell.
-func (s *Service) fromInbox(_ context.Context, q *Request, b *inbox, list []delivery) (*news, error) {
-	n := &news{since: q.Since.Pos, upto: q.Since.Pos, rooms: map[matrix.RoomID]*roomNews{}, devices: map[matrix.UserID]bool{}, left: map[matrix.UserID]bool{}}
+func (s *Service) fromInbox(q *Request, b *inbox, list []delivery, upto int64) (*news, error) {
+	n := &news{since: q.Since.Pos, upto: max(q.Since.Pos, upto), rooms: map[matrix.RoomID]*roomNews{}, devices: map[matrix.UserID]bool{}, left: map[matrix.UserID]bool{}}
 	n.ephSince, n.ephUpto = q.Since.Ephemeral, s.Ephemeral.Version()
 	for i := range list {
 		d := &list[i]
-		n.upto = d.pos
+		n.upto = max(n.upto, d.pos)
 		switch e := d.entry; e.Kind {
 		case storage.KindEvent:
 			if err := n.event(d); err != nil {
