@@ -24,6 +24,14 @@ var ErrNotFound = errors.New("storage: not found")
 // ErrUnavailable wraps every error that means the database cannot be reached or has no room; the caller may try again.
 var ErrUnavailable = errors.New("storage: the database is not available")
 
+// Unavailable is what somebody is told of an error that wraps ErrUnavailable: to come again, later where the disk is full.
+func Unavailable(err error) *matrix.Error {
+	if IsFull(err) {
+		return matrix.Errorf(503, matrix.CodeResourceLimit, "The server's storage is full. Please try again later.").With("retry_after_ms", 30000)
+	}
+	return matrix.Errorf(503, matrix.CodeUnknown, "The database is not available at the moment. Please try again.").With("retry_after_ms", 2000)
+}
+
 // Options say how to open a database.
 type Options struct {
 	// URL is `sqlite:path/to/file.db` or `postgres://...`.

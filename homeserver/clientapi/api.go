@@ -251,7 +251,7 @@ func (f *front) writeError(w http.ResponseWriter, q *request, err error) {
 	case errors.As(err, &me):
 	case errors.Is(err, storage.ErrUnavailable):
 		log.Warn("database not available")
-		me = matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The database is not available at the moment. Please try again.").With("retry_after_ms", 2000)
+		me = storage.Unavailable(err)
 	case errors.Is(err, room.ErrUnknownRoom):
 		me = matrix.Forbidden("You are not in this room.") // the same answer as for a room that exists
 	case q.Context().Err() != nil:
