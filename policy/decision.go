@@ -95,13 +95,17 @@ type Small struct {
 // Small returns the short record of an allowed act.
 func (d Decision) Small() Small { return Small{ID: d.ID, Revision: d.Revision, Point: d.Point} }
 
-// Error is nil when the decision allows, and else what a local client is told: 403 with the first message, all reasons
-// and the decision id. An engine that cannot decide refuses in the same way, with the code policy_error.
+// Error is nil when the decision allows, and else what the asker is told: 403 with the first message, all reasons and the decision
+// id; 503 where the engine could not decide, so that clients and servers try again and nothing is lost.
 //
 // spec: client-server-api#standard-error-response
 func (d Decision) Error() *matrix.Error {
 	if d.Allow {
 		return nil
+	}
+	if d.Err != nil {
+		return matrix.Errorf(503, matrix.CodeUnknown, "The policy cannot decide at present; try again later.").
+			With("org.hansa.decision_id", d.ID).With("retry_after_ms", 5000)
 	}
 	message := "This is not allowed here."
 	if len(d.Reasons) > 0 {
@@ -112,15 +116,6 @@ func (d Decision) Error() *matrix.Error {
 		reasons[i] = map[string]any{"code": r.Code, "message": r.Message}
 	}
 	return matrix.Errorf(403, matrix.CodeForbidden, "%s", message).With("org.hansa.decision_id", d.ID).With("org.hansa.reasons", reasons)
-}
-
-// RemoteError is like Error for a remote server: where the engine cannot decide, the server is asked to come again.
-func (d Decision) RemoteError() *matrix.Error {
-	if d.Allow || d.Err == nil {
-		return d.Error()
-	}
-	return matrix.Errorf(503, matrix.CodeUnknown, "The policy cannot decide at present; try again later.").
-		With("org.hansa.decision_id", d.ID).With("retry_after_ms", 5000)
 }
 
 // Hidden is like Error for look-ups that must not reveal whether something exists: what is denied is not found.

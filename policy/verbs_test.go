@@ -84,11 +84,8 @@ func TestDecision_Errors(t *testing.T) {
 	if h := d.Hidden(); h == nil || h.Status != 404 || h.Code != "M_NOT_FOUND" || len(h.Extra) > 0 {
 		t.Errorf("Hidden() = %+v", h)
 	}
-	if r := d.RemoteError(); r == nil || r.Status != 403 {
-		t.Errorf("RemoteError() of a plain denial = %+v", r)
-	}
 	ok := e.Decide(context.Background(), &Input{Point: ProfileRead, Subject: alice, Target: alice})
-	if !ok.Allow || ok.Error() != nil || ok.RemoteError() != nil || ok.Hidden() != nil || ok.ID == d.ID || ok.Small().ID != ok.ID {
+	if !ok.Allow || ok.Error() != nil || ok.Hidden() != nil || ok.ID == d.ID || ok.Small().ID != ok.ID {
 		t.Errorf("own profile: %+v", ok)
 	}
 }

@@ -118,7 +118,7 @@ func (s *Service) judge(ctx context.Context, by Caller, point policy.Point, ev *
 		d := s.Policy.Decide(ctx, &policy.Input{Schema: policy.InputSchema, Point: point, Time: s.Now(),
 			Tenant: policy.Tenant{Name: string(by.UserID.Server())}, Subject: subject, Target: p, Event: ev, Request: by.Request})
 		if d.Err != nil {
-			return nil, d.RemoteError()
+			return nil, d.Error()
 		}
 		if v.decision == nil {
 			v.decision = &d

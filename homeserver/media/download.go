@@ -142,7 +142,7 @@ func (s *Service) permitted(ctx context.Context, by Caller, server matrix.Server
 	d := s.Policy.Decide(ctx, in)
 	switch {
 	case d.Err != nil && found: // the caller tries again
-		return nil, d.RemoteError()
+		return nil, d.Error()
 	case !d.Allow, !found:
 		return nil, notFound()
 	}
