@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -28,6 +29,9 @@ func (in *input) check(c *Config) {
 		if _, port, err := net.SplitHostPort(c.Listen.Admin); err == nil && port != "0" && c.Listen.Admin == c.Listen.Client {
 			in.fail("listen.admin", "must differ from listen.client")
 		}
+	}
+	if _, err := c.Listen.ReadProxies(); err != nil {
+		in.fail("listen.trusted_proxies", "%v", err)
 	}
 	if len(c.Tenants) == 0 {
 		in.fail("tenants", "name at least one tenant")
@@ -84,6 +88,23 @@ func checkDatabase(s string) error {
 		return errors.New("the URL names no database")
 	}
 	return nil
+}
+
+// ReadProxies are the networks of the trusted proxies.
+func (l Listen) ReadProxies() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range l.TrustedProxies {
+		if ip, err := netip.ParseAddr(s); err == nil {
+			out = append(out, netip.PrefixFrom(ip.Unmap().WithZone(""), ip.Unmap().BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is neither an address nor a network such as 10.0.0.0/8", s)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 func checkAddress(s string) error {

@@ -45,6 +45,10 @@ type Listen struct {
 	// The client-server API. Put a reverse proxy with TLS in front of it, or bind it to 0.0.0.0 inside a container.
 	Client string `yaml:"client"`
 
+	// The addresses or networks of the reverse proxies in front of the client API, such as [127.0.0.1, 10.0.0.0/8]. What they
+	// write into X-Forwarded-For is taken for the client's address in limits, policies and device lists; what others write is not.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+
 	// The admin API, /metrics, /healthz and /readyz. Keep it away from the internet; empty turns it off.
 	// The hansa commands do not need it: they use the socket in data_dir.
 	Admin string `yaml:"admin"`
@@ -119,7 +123,7 @@ func defaults(dataDir string) *Config {
 	return &Config{
 		DataDir:       dataDir,
 		Database:      "sqlite:" + filepath.Join(dataDir, "hansa.db"),
-		Listen:        Listen{Client: "127.0.0.1:8008", Admin: "127.0.0.1:8009"},
+		Listen:        Listen{Client: "127.0.0.1:8008", TrustedProxies: []string{}, Admin: "127.0.0.1:8009"},
 		Policy:        Policy{Bundles: []string{"policy"}},
 		Media:         Media{Path: filepath.Join(dataDir, "media"), MaxUpload: 50 << 20},
 		Limits:        Limits{Enabled: true},

@@ -30,7 +30,7 @@ func TestParse_Defaults(t *testing.T) {
 	want := &Config{
 		DataDir:  "/etc/hansa/data",
 		Database: "sqlite:/etc/hansa/data/hansa.db",
-		Listen:   Listen{Client: "127.0.0.1:8008", Admin: "127.0.0.1:8009"},
+		Listen:   Listen{Client: "127.0.0.1:8008", TrustedProxies: []string{}, Admin: "127.0.0.1:8009"},
 		Tenants: []Tenant{{
 			Name: "acme.example", SigningKeyFile: "/etc/hansa/keys/acme.example.key",
 			PublicURL: "https://acme.example", Registration: RegistrationClosed,

@@ -146,7 +146,11 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	if err != nil {
 		return err
 	}
-	s.API = clientapi.New(clientapi.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
+	proxies, err := s.Config.Listen.ReadProxies()
+	if err != nil {
+		return fmt.Errorf("listen.trusted_proxies: %w", err)
+	}
+	s.API = clientapi.New(clientapi.Deps{Proxies: proxies, DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
 		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Now: d.Now})
 	s.buildAdmin(d)
 	return nil

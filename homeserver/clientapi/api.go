@@ -69,6 +69,7 @@ type route struct {
 type request struct {
 	*http.Request
 	id      string
+	ip      netip.Addr
 	tenant  matrix.ServerName
 	session *account.Session // nil on public routes, and on optional ones without a token
 	party   *policy.Party    // see subject
@@ -107,7 +108,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	q := &request{Request: r, id: requestID()}
+	q := &request{Request: r, id: requestID(), ip: addressOf(r, f.api.Proxies)}
 	h.Set("X-Request-Id", q.id)
 	defer f.recover(w, q)
 	if err := f.serve(w, q); err != nil {
@@ -193,11 +194,7 @@ func (q *request) token() (string, bool) {
 
 // client describes where the request came from.
 func (q *request) client() account.Client {
-	c := account.Client{UserAgent: q.UserAgent()}
-	if ap, err := netip.ParseAddrPort(q.RemoteAddr); err == nil {
-		c.IP = ap.Addr().Unmap()
-	}
-	return c
+	return account.Client{IP: q.ip, UserAgent: q.UserAgent()}
 }
 
 // caller is the session and the client behind it, for the account service.

@@ -1,6 +1,7 @@
 package clientapi
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -35,7 +36,9 @@ type Deps struct {
 	PushRules *push.Rules
 	Media     *media.Service
 	Tenants   []Tenant
-	Log       *logrus.Entry
+	// Proxies are the networks of the reverse proxies that tell where requests come from.
+	Proxies []netip.Prefix
+	Log     *logrus.Entry
 	// Version is the version of the software.
 	Version string
 	Now     func() time.Time
