@@ -181,7 +181,7 @@ func (k *kit) room(creator matrix.UserID) matrix.RoomID {
 	draft := func(typ, key, content string, decided bool) room.NewDraft {
 		return room.NewDraft{Draft: room.Draft{Type: typ, StateKey: &key, Content: jsontext.Value(content)}, Decided: decided}
 	}
-	id, err := k.rooms.Create(k.t.Context(), room.NewRoom{Version: v, Creator: creator, Decision: policy.Decision{Allow: true, ID: "test"}, Drafts: []room.NewDraft{
+	id, err := k.rooms.Create(k.t.Context(), room.NewRoom{Version: v, Creator: creator, Decision: policy.Decision{Allow: true, ID: "test", Generation: k.engine.Generation()}, Drafts: []room.NewDraft{
 		draft("m.room.create", "", `{"room_version":"11"}`, true),
 		draft("m.room.member", string(creator), `{"membership":"join"}`, true),
 		draft("m.room.power_levels", "", fmt.Sprintf(`{"users":{%q:100}}`, creator), true),
