@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -165,6 +168,22 @@ func (c *scene) send(typ, body string) hstest.Answer {
 // state sets state of the room, as anna.
 func (c *scene) state(typ, key, body string) hstest.Answer {
 	return c.anna.Try("PUT", at(c.room)+"/state/"+hstest.Esc(typ)+"/"+hstest.Esc(key), []byte(body))
+}
+
+// do makes a request and reads the answer.
+func do(t testing.TB, req *http.Request) hstest.Answer {
+	t.Helper()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	a := hstest.Answer{Status: resp.StatusCode, Header: resp.Header}
+	if a.Raw, err = io.ReadAll(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	_ = json.Unmarshal(a.Raw, &a.JSON) // not every answer is an object
+	return a
 }
 
 // refuseAll sends one body to every door and wants the same refusal from each.
