@@ -76,10 +76,10 @@ func (d *demo) run(ctx context.Context, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(ctx)
+	running, stop := context.WithCancel(ctx)
 	defer stop()
 	served := make(chan error, 1)
-	go func() { served <- s.Run(ctx) }()
+	go func() { served <- s.Run(running) }()
 	select {
 	case <-s.Ready():
 	case err := <-served:
@@ -88,6 +88,9 @@ func (d *demo) run(ctx context.Context, out, errOut io.Writer) error {
 	d.cl.dial(cfg.AdminSocket())
 	if err = d.populate(ctx, password); err == nil {
 		err = d.tell(ctx, out, password)
+	}
+	if ctx.Err() != nil {
+		err = nil // somebody did not want to wait
 	}
 	if err != nil {
 		stop()
@@ -113,12 +116,15 @@ func (d *demo) prepare() (*config.Config, error) {
 			return nil, err
 		}
 	}
-	cfg, err := config.Load(file, append(os.Environ(), "HANSA_LISTEN_CLIENT="+d.listen(),
-		"HANSA_TENANTS_0_PUBLIC_URL="+d.address(demoAcme), "HANSA_TENANTS_1_PUBLIC_URL="+d.address(demoGlobex)))
-	if err == nil && (len(cfg.Tenants) < 2 || cfg.Tenants[0].Name != demoAcme || cfg.Tenants[1].Name != demoGlobex) {
+	cfg, err := config.Load(file, os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Tenants) < 2 || cfg.Tenants[0].Name != demoAcme || cfg.Tenants[1].Name != demoGlobex {
 		return nil, fmt.Errorf("%s is the configuration of something else; choose another --dir", file)
 	}
-	return cfg, err
+	return config.Load(file, append(os.Environ(), "HANSA_LISTEN_CLIENT="+d.listen(),
+		"HANSA_TENANTS_0_PUBLIC_URL="+d.address(demoAcme), "HANSA_TENANTS_1_PUBLIC_URL="+d.address(demoGlobex)))
 }
 
 func (d *demo) listen() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port)) }

@@ -148,7 +148,11 @@ func (a *API) serve(w http.ResponseWriter, q *request, operator bool) {
 		a.writeError(w, q, err)
 	}
 	if q.Method != http.MethodGet {
-		a.Log.WithFields(logrus.Fields{"request_id": q.id, "user_id": q.who(), "action": q.route.action, "duration": a.Now().Sub(start).String(), "err": err}).Info("admin request")
+		log := a.Log.WithFields(logrus.Fields{"request_id": q.id, "user_id": q.who(), "action": q.route.action, "duration": a.Now().Sub(start).String()})
+		if err != nil {
+			log = log.WithError(err)
+		}
+		log.Info("admin request")
 	}
 }
 
