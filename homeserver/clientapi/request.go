@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"reflect"
 	"strconv"
 	"strings"
 
@@ -178,9 +177,3 @@ func (q *request) intQuery(name string, def, low, high int) (int, error) {
 	}
 	return min(max(n, low), high), nil
 }
-
-// boolQuery reads a boolean of the query string.
-func (q *request) boolQuery(name string) bool { return q.values().Get(name) == "true" }
-
-// present tells whether a decoded optional value was there.
-func present(v any) bool { return !reflect.ValueOf(v).IsZero() }

@@ -17,7 +17,6 @@ type tree struct {
 type branch struct {
 	fixed    map[string]*branch
 	param    *branch
-	name     string
 	handlers map[string]*route
 	names    []string
 }

@@ -78,16 +78,6 @@ func (c *Caller) draft(id matrix.RoomID, typ, key string, content jsontext.Value
 	return room.Draft{RoomID: id, Sender: c.UserID, Type: typ, StateKey: &key, Content: content, Subject: c.Subject, Request: c.Request}
 }
 
-// send writes a state event of the caller.
-func (s *Service) send(ctx context.Context, c Caller, id matrix.RoomID, typ, key string, content map[string]any) (matrix.EventID, error) {
-	v, err := object(content)
-	if err != nil {
-		return "", err
-	}
-	sent, err := s.Rooms.Send(ctx, c.draft(id, typ, key, v))
-	return sent.EventID, err
-}
-
 // object encodes content that may hold what a client sent; it is checked on its way into the room.
 func object(content map[string]any) (jsontext.Value, error) {
 	b, err := json.Marshal(content, json.Deterministic(true), jsontext.AllowInvalidUTF8(false))

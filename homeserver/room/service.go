@@ -121,7 +121,9 @@ func (s *Service) find(id matrix.RoomID) (l *live, cold bool) {
 
 // fill loads cold rooms. It does so whether or not the request goes on: others may wait for the same rooms.
 func (s *Service) fill(ctx context.Context, cold []*live) {
-	s.load(context.WithoutCancel(ctx), cold)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	s.load(ctx, cold)
 	for _, l := range cold {
 		close(l.loaded)
 		if l.err != nil {
