@@ -123,7 +123,13 @@ func (d Decision) Hidden() *matrix.Error {
 	if d.Allow {
 		return nil
 	}
-	return matrix.Errorf(404, matrix.CodeNotFound, "Not found.")
+	return d.NotFound("This does not exist, or you may not know of it.")
+}
+
+// NotFound is the answer of a look-up both to what policy denies and to what does not exist, so that nobody can tell one from the other.
+// It names the decision in both cases; to an admin, the decision gives the reasons.
+func (d Decision) NotFound(message string) *matrix.Error {
+	return matrix.NotFound("%s", message).With("org.hansa.decision_id", d.ID)
 }
 
 // Has says whether a reason with the code was given.

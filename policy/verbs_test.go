@@ -81,7 +81,7 @@ func TestDecision_Errors(t *testing.T) {
 	if err == nil || err.Status != 403 || err.Code != "M_FORBIDDEN" || err.Message != d.Reasons[0].Message || err.Extra["org.hansa.decision_id"] != d.ID || err.Extra["org.hansa.reasons"] == nil {
 		t.Errorf("Error() = %+v", err)
 	}
-	if h := d.Hidden(); h == nil || h.Status != 404 || h.Code != "M_NOT_FOUND" || len(h.Extra) > 0 {
+	if h := d.Hidden(); h == nil || h.Status != 404 || h.Code != "M_NOT_FOUND" || len(h.Extra) != 1 || h.Extra["org.hansa.decision_id"] != d.ID {
 		t.Errorf("Hidden() = %+v", h)
 	}
 	ok := e.Decide(context.Background(), &Input{Point: ProfileRead, Subject: alice, Target: alice})

@@ -127,10 +127,10 @@ func TestReadProfile_AsksThePolicy(t *testing.T) {
 		if got := k.policy.points(); len(got) != 1 || got[0] != policy.ProfileRead {
 			t.Errorf("asked %v", got)
 		}
-		for _, u := range []matrix.UserID{bob, "@gus:globex.example", "@eve:elsewhere.example"} {
+		for _, u := range []matrix.UserID{bob, "@gus:globex.example", "@eve:elsewhere.example", "@nobody:acme.example"} {
 			for _, field := range []string{"", "displayname", "org.nothing"} {
 				_, err := k.ReadProfile(ctx, by, u, field)
-				e := wants(t, string(u), err, 403, matrix.CodeForbidden)
+				e := wants(t, string(u), err, 404, matrix.CodeNotFound)
 				if e.Extra["org.hansa.decision_id"] == "" || strings.Contains(fmt.Sprint(e), "canary") {
 					t.Errorf("%s: %+v", u, e)
 				}

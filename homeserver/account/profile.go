@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"regexp"
 	"strings"
@@ -109,7 +110,7 @@ func isMXC(s string) bool {
 }
 
 // ReadProfile returns the profile of a user to somebody who may see it. field names one member, empty means all of them.
-// A caller who may not gets the policy's reason; a member that is not there is not found.
+// To a caller who may not, the user is as absent as one who does not exist.
 //
 // spec: client-server-api#profiles
 func (s *Service) ReadProfile(ctx context.Context, by Caller, target matrix.UserID, field string) (Profile, error) {
@@ -121,18 +122,24 @@ func (s *Service) ReadProfile(ctx context.Context, by Caller, target matrix.User
 	if by.Session == nil {
 		return nil, matrix.Errorf(http.StatusUnauthorized, matrix.CodeMissingToken, "An access token is needed.")
 	}
+	d := policy.Decision{Allow: true}
 	if target != by.UserID {
 		party, err := s.Party(ctx, target)
 		if err != nil {
 			return nil, err
 		}
-		err = s.ask(ctx, &policy.Input{Point: policy.ProfileRead, Tenant: policy.Tenant{Name: string(by.Tenant)}, Subject: by.Party,
-			Target: party, Request: by.Client.request("client")})
-		if err != nil {
-			return nil, err
-		}
+		d = s.Policy.Decide(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.ProfileRead, Time: s.Now(), Tenant: policy.Tenant{Name: string(by.Tenant)},
+			Subject: by.Party, Target: party, Request: by.Client.request("client")})
+	}
+	unknown := d.NotFound("There is no such user, or you may not know of them.")
+	if !d.Allow {
+		return nil, unknown
 	}
 	p, err := s.LoadProfile(ctx, target)
+	var absent *matrix.Error
+	if errors.As(err, &absent) && absent.Code == matrix.CodeNotFound {
+		err = unknown
+	}
 	if err != nil || field == "" {
 		return p, err
 	}

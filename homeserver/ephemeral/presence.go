@@ -416,12 +416,10 @@ func (s *Service) GetPresence(ctx context.Context, by Caller, user matrix.UserID
 	}
 	in := s.input(policy.PresenceRead, by)
 	in.Target = target
-	if e := s.Policy.Decide(ctx, in).Hidden(); e != nil {
-		return nil, e
-	}
+	d := s.Policy.Decide(ctx, in)
 	b := s.Presence(user)
-	if b == nil {
-		return nil, policy.Decision{}.Hidden()
+	if !d.Allow || b == nil {
+		return nil, d.NotFound("Nothing is known of this user's presence.")
 	}
 	return b, nil
 }

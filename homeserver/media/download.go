@@ -125,8 +125,9 @@ func (s *Service) permitted(ctx context.Context, by Caller, server matrix.Server
 			return nil, err
 		}
 	}
-	if !found && server == by.Tenant {
-		return nil, notFound()
+	if !found && server == by.Tenant { // there is nobody to ask about; the answer names a decision like any other
+		d := s.Policy.Decide(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.Contact, Time: s.Now(), Subject: by.Subject, Target: by.Subject})
+		return nil, d.NotFound(noMedia)
 	}
 	in := &policy.Input{Schema: policy.InputSchema, Point: policy.MediaDownload, Time: s.Now(), Tenant: policy.Tenant{Name: string(by.Tenant)},
 		Subject: by.Subject, Request: by.Request, Media: &policy.Media{Server: string(server), Thumbnail: thumbnail}}
@@ -144,7 +145,7 @@ func (s *Service) permitted(ctx context.Context, by Caller, server matrix.Server
 	case d.Err != nil && found: // the caller tries again
 		return nil, d.Error()
 	case !d.Allow, !found:
-		return nil, notFound()
+		return nil, d.NotFound(noMedia)
 	}
 	return m, nil
 }

@@ -122,7 +122,9 @@ func (s *Service) hosted(name matrix.ServerName) bool {
 }
 
 // notFound is the one answer to media that is absent, refused, remote or misnamed.
-func notFound() error { return matrix.NotFound("There is no such media.") }
+const noMedia = "There is no such media, or it is not for you."
+
+func notFound() error { return matrix.NotFound("%s", noMedia) }
 
 func tooLarge(limit int64) error {
 	return matrix.Errorf(http.StatusRequestEntityTooLarge, matrix.CodeTooLarge, "An upload may have at most %d bytes.", limit)
