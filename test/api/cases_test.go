@@ -186,6 +186,17 @@ func do(t testing.TB, req *http.Request) hstest.Answer {
 	return a
 }
 
+// hosted makes a request to one of the hosted domains, without a token.
+func hosted(t testing.TB, s *hstest.Server, host, method, path, body string) hstest.Answer {
+	t.Helper()
+	req, err := http.NewRequest(method, s.URL+prefixed(path), strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	return do(t, req)
+}
+
 // refuseAll sends one body to every door and wants the same refusal from each.
 func (c *scene) refuseAll(t testing.TB, body, code string) {
 	t.Helper()
