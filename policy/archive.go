@@ -45,6 +45,12 @@ func (r *reader) archive(name string) error {
 			return problem(name, 0, "holds an entry with an unsound name or kind: %q", h.Name)
 		}
 		inside = path.Clean(inside)
+		switch inside {
+		case "patch.json":
+			return problem(name, 0, "is a delta bundle, which makes sense on a bundle server only")
+		case ".signatures.json":
+			return problem(name, 0, "is signed, and there is no key to check the signature with")
+		}
 		if inside == ".manifest" {
 			if roots, err = readManifest(tr); err != nil {
 				return problem(name, 0, "has a bad .manifest: %v", err)
