@@ -205,8 +205,10 @@ func (b *appendBatch) event(a *Append, n *NewEvent) {
 	var stateKey, rank any
 	if e.StateKey != nil {
 		stateKey, rank = dbText(*e.StateKey), n.AuthRank
-		for _, id := range e.AuthEvents {
-			b.auth = append(b.auth, []any{string(e.ID), string(id)})
+		if n.Flags&Rejected == 0 { // what is rejected authorises nothing
+			for _, id := range e.AuthEvents {
+				b.auth = append(b.auth, []any{string(e.ID), string(id)})
+			}
 		}
 	}
 	b.events = append(b.events, []any{se.Pos, string(e.ID), a.num, dbText(e.Type), stateKey, string(e.Sender), e.Depth, e.OriginServerTS, b.now,

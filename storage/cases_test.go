@@ -1,0 +1,83 @@
+package storage_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"hansa/matrix"
+	"hansa/matrix/event"
+	"hansa/storage"
+	"hansa/storage/statemap"
+	"hansa/storage/storagetest"
+)
+
+// What is kept about the auth graph grows with the events, however wildly they cite one another.
+func TestA61_AuthIndexGrowsLinearly(t *testing.T) {
+	t.Parallel()
+	const step, steps = 500, 3
+	// grow stores events that each cite earlier ones, near and far, and returns how large the database is after each step.
+	grow := func(cites int, flags storage.Flags) (sizes []int64, bytes int64) {
+		path := filepath.Join(t.TempDir(), "hansa.db")
+		c := newChain("!a:acme.example")
+		var ids []matrix.EventID
+		for range steps {
+			db, err := storage.Open(context.Background(), storage.Options{URL: "sqlite:" + path, Log: storagetest.Quiet()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range step / 50 {
+				a := &storage.Append{Room: c.room}
+				for range 50 {
+					d := event.Draft{RoomID: c.room.ID, Type: "m.room.member", StateKey: ptr(fmt.Sprintf("@u%06d:x.example", len(ids))), Sender: "@anna:acme.example",
+						Content: []byte(`{"membership":"join"}`), PrevEvents: []matrix.EventID{"$x"}, Depth: int64(len(ids)), OriginServerTS: int64(len(ids))}
+					for k := range cites {
+						if at := len(ids) - 1 - (k*k*k*97+k)%max(len(ids), 1); at >= 0 {
+							d.AuthEvents = append(d.AuthEvents, ids[at])
+						}
+					}
+					e, err := event.Build(c.room.Version, d)
+					if err != nil {
+						t.Fatal(err)
+					}
+					ids = append(ids, e.ID)
+					bytes += int64(len(e.JSON))
+					a.Events = append(a.Events, storage.NewEvent{Event: e, Flags: flags, AuthRank: int64(len(ids))})
+					a.State = append(a.State, statemap.Change{Key: e.Key(), ID: e.ID})
+				}
+				a.Head = storage.Head{Name: string(ids[len(ids)-1]), Extremities: ids[len(ids)-1:], Depth: int64(len(ids))}
+				if err := db.Append(context.Background(), a); err != nil {
+					t.Fatal(err)
+				}
+				c.room = a.Room
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sizes = append(sizes, info.Size())
+		}
+		return sizes, bytes
+	}
+	plain, plainJSON := grow(0, 0)
+	// An event that is authorised cites 7 others at most.
+	linked, linkedJSON := grow(7, 0)
+	index := (linked[steps-1] - plain[steps-1] - (linkedJSON - plainJSON)) / (step * steps)
+	if index > 2048 {
+		t.Errorf("7 links cost %d bytes an event, want less than 2048", index)
+	}
+	if first, last := linked[1]-linked[0], linked[steps-1]-linked[steps-2]; last > first+first/4 {
+		t.Errorf("%d events take %d bytes more at first and %d later", step, first, last)
+	}
+	bare, bareJSON := grow(0, storage.Rejected)
+	rejected, rejectedJSON := grow(10, storage.Rejected)
+	if wasted := (rejected[steps-1] - bare[steps-1] - (rejectedJSON - bareJSON)) / (step * steps); wasted > 400 {
+		t.Errorf("10 links of a rejected event cost %d bytes", wasted)
+	}
+	t.Logf("%d bytes an event; sizes %v and %v", index, plain, linked)
+}
