@@ -2,16 +2,18 @@ package homeserver
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"hansa/storage"
 )
 
-// registerMetrics puts the counters of the database and the log into the registry.
+// registerMetrics puts what the process, the database and the log tell about themselves into the registry.
 func (s *Server) registerMetrics() error {
 	counter := func(name, help string, value func(storage.Stats) int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value(s.DB.Stats())) })
 	}
 	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		counter("hansa_storage_reads_total", "SELECT statements outside write transactions.", func(st storage.Stats) int64 { return st.Reads }),
 		counter("hansa_storage_statements_total", "Statements inside write transactions, without BEGIN and COMMIT.", func(st storage.Stats) int64 { return st.Statements }),
 		counter("hansa_storage_commits_total", "Write transactions.", func(st storage.Stats) int64 { return st.Commits }),

@@ -191,7 +191,7 @@ func (s *Server) buildAccounts(d Deps) (err error) {
 		}
 		tenants[t.Name] = at
 	}
-	s.Accounts, err = account.New(account.Deps{DB: s.DB, Policy: s.Policy, Log: d.Log, Now: d.Now, Rand: rand.Reader, Hash: d.Hashing,
+	s.Accounts, err = account.New(account.Deps{DB: s.DB, Policy: s.Policy, Log: d.Log, Now: d.Now, Rand: rand.Reader, Hash: d.Hashing, Registerer: s.Metrics,
 		Limits: account.Limits{Enabled: s.Config.Limits.Enabled},
 		Tenant: func(name matrix.ServerName) (account.Tenant, bool) { t, ok := tenants[name]; return t, ok },
 		IsKeyID: func(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (bool, error) {

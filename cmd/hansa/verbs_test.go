@@ -255,3 +255,35 @@ func TestReadme_CommandsWork(t *testing.T) {
 	run("bin/hansa policy check -c /srv/hansa/hansa.yaml")
 	run("bin/hansa policy reload -c /srv/hansa/hansa.yaml")
 }
+
+// The metrics that the documents tell operators to watch exist.
+func TestDocuments_MetricsExist(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, dir := range []string{"../../homeserver", "../../policy", "../../storage"} {
+		err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") {
+				return err
+			}
+			b, err := os.ReadFile(name)
+			code.Write(b)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := regexp.MustCompile("`(hansa_[a-z_]+)`").FindAllStringSubmatch(string(text), -1)
+	if len(names) < 3 {
+		t.Errorf("found %d metrics", len(names))
+	}
+	for _, m := range names {
+		if !strings.Contains(code.String(), `"`+m[1]+`"`) {
+			t.Errorf("docs/operating.md speaks of the metric %s, which nothing counts", m[1])
+		}
+	}
+}
