@@ -164,9 +164,9 @@ func TestM211_AsyncUpload(t *testing.T) {
 			return k.Fill(ctx, caller(user), server, id, content("text/plain", []byte(body)))
 		}
 		wants(t, "somebody else", fill(bob, at.Server, at.ID, "x"), 403, "M_FORBIDDEN")
-		wants(t, "another tenant", fill(gus, at.Server, at.ID, "x"), 404, "M_NOT_FOUND")
-		wants(t, "an address that nobody made", fill(anna, at.Server, newID(), "x"), 404, "M_NOT_FOUND")
-		wants(t, "no address", fill(anna, at.Server, "../x", "x"), 404, "M_NOT_FOUND")
+		wants(t, "another tenant", fill(gus, at.Server, at.ID, "x"), 403, "M_FORBIDDEN")
+		wants(t, "an address that nobody made", fill(anna, at.Server, newID(), "x"), 403, "M_FORBIDDEN")
+		wants(t, "no address", fill(anna, at.Server, "../x", "x"), 403, "M_FORBIDDEN")
 		// Two at once: one wins, and its content stays.
 		results := make([]error, 4)
 		var wg sync.WaitGroup
@@ -191,7 +191,7 @@ func TestM211_AsyncUpload(t *testing.T) {
 		late, err := k.Create(ctx, caller(anna))
 		must(t, err)
 		k.pass(24 * time.Hour)
-		wants(t, "after the end", fill(anna, at.Server, address(late.URI).ID, "x"), 404, "M_NOT_FOUND")
+		wants(t, "after the end", fill(anna, at.Server, address(late.URI).ID, "x"), 403, "M_FORBIDDEN")
 		_, err = k.read(anna, address(late.URI))
 		wants(t, "reading after the end", err, 404, "M_NOT_FOUND")
 		for range maxPending {

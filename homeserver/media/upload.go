@@ -85,7 +85,7 @@ func (s *Service) Create(ctx context.Context, by Caller) (*Created, error) {
 // spec: client-server-api#put_matrixmediav3uploadservernamemediaid
 func (s *Service) Fill(ctx context.Context, by Caller, server, id string, up Upload) error {
 	if server != string(by.Tenant) || !mediaIDRE.MatchString(id) {
-		return notFound()
+		return notYours()
 	}
 	if err := s.DB.Read(ctx, func(tx *storage.Tx) error { return s.checkPromise(tx, by, id) }); err != nil {
 		return err
@@ -100,7 +100,7 @@ func (s *Service) Fill(ctx context.Context, by Caller, server, id string, up Upl
 			if err := s.checkPromise(tx, by, id); err != nil {
 				return err
 			}
-			return notFound()
+			return notYours()
 		})
 	})
 	if err != nil {
@@ -110,20 +110,23 @@ func (s *Service) Fill(ctx context.Context, by Caller, server, id string, up Upl
 	return nil
 }
 
+// notYours is the one answer about addresses that nobody made, that somebody else made and whose time is over.
+func notYours() error {
+	return matrix.Forbidden("You have not created this address, or its time is over.")
+}
+
 // checkPromise tells why the caller may not fill an address, if so.
 func (s *Service) checkPromise(tx *storage.Tx, by Caller, id string) error {
 	m, ok, err := tx.FindMedia(by.Tenant, id)
 	switch {
 	case err != nil:
 		return err
-	case !ok:
-		return notFound()
-	case m.UserID != by.UserID:
-		return matrix.Forbidden("Somebody else made this address.")
+	case !ok, m.UserID != by.UserID:
+		return notYours()
 	case m.ExpiresTS == 0:
 		return matrix.Errorf(http.StatusConflict, matrix.CodeCannotOverwriteMedia, "This address has content already.")
 	case m.ExpiresTS <= s.Now().UnixMilli():
-		return notFound()
+		return notYours()
 	}
 	return nil
 }
