@@ -147,7 +147,7 @@ func (w *camps) fill(c *camp) {
 	own := func(label string) string { return "Canary " + w.canaries.plant(c.name, label, false) }
 	tenant := string(o.ID.Server())
 	w.canaries.note(c.name, "device that no request names", o.DeviceID, false)
-	o.Login("KNOWN")
+	o.Login("HANDSETOFTHEOWNER")
 	w.profile(c, shared)
 	mediaID := w.media(c, shared)
 	o.Must("PUT", "/devices/"+o.DeviceID, object{"display_name": shared("device name")})
