@@ -478,6 +478,35 @@ func TestA43_SecondCreate(t *testing.T) {
 	})
 }
 
+// Nobody joins or leaves for somebody else: the signature must be that of the user's server, and the user the sender.
+func TestA53_JoinAndPartForOthers(t *testing.T) {
+	eachVersion(t, []string{"6", "12"}, func(t *testing.T, k *kit, version string, id matrix.RoomID, fred matrix.UserID) {
+		before := k.head(id)
+		for _, membership := range []string{"join", "leave", "knock"} {
+			content := `{"membership":"` + membership + `"}`
+			d := k.draft1(id, version, user("ben"), "m.room.member", string(user("ben")), content)
+			if r, err := k.receiveJSON(id, k.far.forge(t, version, d)); !errors.Is(err, room.ErrDropped) {
+				t.Errorf("version %s: %s of our user, signed by another server: %+v, %v; want ErrDropped", version, membership, r, err)
+			}
+			for _, target := range []string{string(user("anna")), string(user("ben")), "@gina:far.example"} {
+				d := k.draft1(id, version, fred, "m.room.member", target, content)
+				if r, err := k.receiveJSON(id, k.far.forge(t, version, d)); err != nil || r.Flags&storage.Rejected == 0 {
+					t.Errorf("version %s: %s of %s by fred: %+v, %v; want it rejected", version, membership, target, r, err)
+				}
+			}
+			if membership == "leave" {
+				continue // anna may kick
+			}
+			if err := k.member(id, user("anna"), user("ben"), membership); status(err) != 403 {
+				t.Errorf("version %s: %s of ben by anna: %v, want 403", version, membership, err)
+			}
+		}
+		if h := k.head(id); h.StateRoot != before.StateRoot || !slices.Equal(h.Extremities, before.Extremities) {
+			t.Errorf("version %s: the room has changed", version)
+		}
+	})
+}
+
 // A soft-failed event that somebody builds upon counts in the state that resolution makes, and only there.
 func TestA55_SoftFailedEventIsReferenced(t *testing.T) {
 	t.Parallel()
