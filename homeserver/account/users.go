@@ -29,6 +29,12 @@ func AdminOf(by Caller, reason, approver string) Actor {
 	return Actor{party: by.Party, client: by.Client, via: "admin", reason: reason, approver: approver}
 }
 
+// ApprovedBy is the actor with a second person who approves what is done.
+func (a Actor) ApprovedBy(user matrix.UserID) Actor {
+	a.approver = string(user)
+	return a
+}
+
 // askAdmin asks whether an actor may do something to a tenant or one of its users.
 func (s *Service) askAdmin(ctx context.Context, a Actor, action string, tenant matrix.ServerName, target *policy.Party) error {
 	if a.party == nil {

@@ -173,7 +173,7 @@ func (a *API) admit(q *request, operator bool) error {
 	if q.route.none != "" {
 		return nil
 	}
-	if err := a.findApprover(q); err != nil {
+	if err := a.findApprover(q, q.route.action); err != nil {
 		return err
 	}
 	if q.route.below {
@@ -203,22 +203,26 @@ func (a *API) authenticate(ctx context.Context, header, scheme string) (*account
 	return s, s.CheckWrite()
 }
 
-// findApprover looks at the token of the second person: somebody else of the same tenant, who may do the same.
-func (a *API) findApprover(q *request) error {
+// findApprover looks at the token of the second person: somebody else of the same tenant, who may do the same. For the operator it is
+// somebody of the tenant that the request is about (see approval).
+func (a *API) findApprover(q *request, action string) error {
 	token := q.Header.Get(HeaderApproval)
-	if token == "" || q.session == nil {
+	if token == "" {
 		return nil
 	}
 	s, err := a.authenticate(q.Context(), token, "")
 	if err != nil {
 		return err
 	}
-	if s.Tenant != q.session.Tenant || s.UserID == q.session.UserID {
-		return matrix.Forbidden("The approval must come from another administrator of the same tenant.")
-	}
 	second := *q
-	second.session, second.approver = s, string(q.session.UserID)
-	if err := a.ask(&second, q.route.point, q.route.action, s.Tenant); err != nil {
+	second.session, second.approver = s, "operator"
+	if q.session != nil {
+		if s.Tenant != q.session.Tenant || s.UserID == q.session.UserID {
+			return matrix.Forbidden("The approval must come from another administrator of the same tenant.")
+		}
+		second.approver = string(q.session.UserID)
+	}
+	if err := a.ask(&second, q.route.point, action, s.Tenant); err != nil {
 		return err
 	}
 	q.approver = string(s.UserID)
@@ -228,9 +232,16 @@ func (a *API) findApprover(q *request) error {
 // ask puts a question about a tenant.
 func (a *API) ask(q *request, point policy.Point, action string, tenant matrix.ServerName) error {
 	actor := a.agreementActor(q, tenant)
-	d := a.Policy.Decide(q.Context(), &policy.Input{Point: point, Time: a.Now(), Tenant: policy.Tenant{Name: string(tenant)}, Subject: actor.Party,
-		Request: actor.Request, Admin: &policy.Admin{Action: action, Tenant: string(tenant), Reason: actor.Reason, Approver: actor.Approver}})
-	if e := d.Error(); e != nil {
+	in := &policy.Input{Point: point, Time: a.Now(), Tenant: policy.Tenant{Name: string(tenant)}, Subject: actor.Party,
+		Request: actor.Request, Admin: &policy.Admin{Action: action, Tenant: string(tenant), Reason: actor.Reason, Approver: actor.Approver}}
+	if name := q.PathValue("partner"); name != "" {
+		partner, err := agreement.ParsePartner(name)
+		if err != nil {
+			return err
+		}
+		in.Server = &policy.Server{Name: string(partner), Local: a.hosts(partner)}
+	}
+	if e := a.Policy.Decide(q.Context(), in).Error(); e != nil {
 		return e
 	}
 	return nil

@@ -160,18 +160,27 @@ func (q *request) notSelf(id matrix.UserID) error {
 	return nil
 }
 
-// actor is who asks, to the account service.
-func (a *API) actor(q *request) account.Actor {
-	if q.session == nil {
-		return account.Operator(q.Header.Get(HeaderReason))
+// approval is the second person who approves what is done to a tenant: one of its own, or nobody.
+func (q *request) approval(tenant matrix.ServerName) matrix.UserID {
+	if id := matrix.UserID(q.approver); id.Server() == tenant || q.approver == "operator" {
+		return id
 	}
-	return account.AdminOf(account.Caller{Session: q.session, Client: q.client()}, q.Header.Get(HeaderReason), q.approver)
+	return ""
+}
+
+// actor is who asks the account service to do something to a tenant.
+func (a *API) actor(q *request, tenant matrix.ServerName) account.Actor {
+	if q.session == nil {
+		return account.Operator(q.Header.Get(HeaderReason)).ApprovedBy(q.approval(tenant))
+	}
+	return account.AdminOf(account.Caller{Session: q.session, Client: q.client()}, q.Header.Get(HeaderReason), string(q.approval(tenant)))
 }
 
 // agreementActor is who asks, to the policy and to agreements.
 func (a *API) agreementActor(q *request, tenant matrix.ServerName) agreement.Actor {
 	c := q.client()
-	out := agreement.Actor{Request: &policy.Request{UserAgent: clip(c.UserAgent, 256), Via: "admin"}, Reason: q.Header.Get(HeaderReason), Approver: q.approver}
+	out := agreement.Actor{Request: &policy.Request{UserAgent: clip(c.UserAgent, 256), Via: "admin"}, Reason: q.Header.Get(HeaderReason),
+		Approver: string(q.approval(tenant))}
 	if c.IP.IsValid() {
 		out.Request.IP = c.IP.String()
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -101,7 +103,22 @@ func (h *house) ask(token, method, path, body string, header ...string) answer {
 	return h.send("http://"+h.AdminAddr()+api+path, token, method, body, header...)
 }
 
+// operate makes a request on the socket.
+func (h *house) operate(method, path, body string, header ...string) answer {
+	h.t.Helper()
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return adminapi.DialSocket(ctx, h.Config.AdminSocket())
+	}}}
+	defer client.CloseIdleConnections()
+	return h.with(client, "http://socket"+api+path, "", method, body, header...)
+}
+
 func (h *house) send(url, token, method, body string, header ...string) answer {
+	h.t.Helper()
+	return h.with(http.DefaultClient, url, token, method, body, header...)
+}
+
+func (h *house) with(client *http.Client, url, token, method, body string, header ...string) answer {
 	h.t.Helper()
 	req, err := http.NewRequestWithContext(h.t.Context(), method, url, strings.NewReader(body))
 	h.must(err)
@@ -111,7 +128,7 @@ func (h *house) send(url, token, method, body string, header ...string) answer {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	h.must(err)
 	defer func() { _ = resp.Body.Close() }()
 	raw, err := io.ReadAll(resp.Body)
@@ -390,8 +407,73 @@ func TestApproval(t *testing.T) {
 			t.Errorf("%s: %d %s, want 403", name, got.status, got.raw)
 		}
 	}
-	if got := wipe(append([]string{adminapi.HeaderApproval, h.tokens["second"]}, reason...)...); got.status != http.StatusOK {
+	both := append([]string{adminapi.HeaderApproval, h.tokens["second"]}, reason...)
+	if got := wipe(both...); got.status != http.StatusOK {
 		t.Errorf("two administrators: %d %s", got.status, got.raw)
+	}
+	h = newHouse(t, nil)
+	desk := h.User("@desk:" + acme)
+	h.must(h.Accounts.SetFacts(t.Context(), operator(), desk.ID, account.Facts{Roles: &[]string{"desk"}}))
+	h.WritePolicy(acme+"/admin.yaml", `admin: {roles: {admin: ["*"], desk: [user.facts]}, approval: ["partner.*", user.roles, user.wipe]}`+"\n")
+	h.ReloadPolicy()
+	for name, want := range map[string]int{"alone": http.StatusForbidden, "together": http.StatusOK} {
+		header := both[2:]
+		if name == "together" {
+			header = append([]string{adminapi.HeaderApproval, h.tokens["second"]}, reason...)
+		}
+		if got := h.ask(h.tokens["admin"], "POST", "/agreements/"+globex+"/propose", "", header...); got.status != want {
+			t.Errorf("propose, %s: %d %s, want %d", name, got.status, got.raw, want)
+		}
+	}
+	// Who may change facts and not roles approves no roles.
+	for token, want := range map[string]int{desk.Token: http.StatusForbidden, h.tokens["second"]: http.StatusOK} {
+		header := append([]string{adminapi.HeaderApproval, token}, reason...)
+		if got := h.ask(h.tokens["admin"], "PUT", "/users/@user:"+acme+"/facts", `{"roles":["desk"]}`, header...); got.status != want {
+			t.Errorf("roles: %d %s, want %d", got.status, got.raw, want)
+		}
+		if got := h.ask(h.tokens["admin"], "POST", "/users", fmt.Sprintf(`{"user_id":"@new%d:%s","admin":true}`, want, acme), header...); got.status != want {
+			t.Errorf("a new administrator: %d %s, want %d", got.status, got.raw, want)
+		}
+	}
+	// The operator needs somebody of the tenant as well.
+	for token, want := range map[string]int{"": http.StatusForbidden, h.tokens["other"]: http.StatusForbidden, h.tokens["second"]: http.StatusOK} {
+		header := append([]string{adminapi.HeaderApproval, token}, reason...)
+		if got := h.operate("POST", "/users/@"+canary+":"+acme+"/wipe", "", header...); got.status != want {
+			t.Errorf("wipe by the operator: %d %s, want %d", got.status, got.raw, want)
+		}
+	}
+}
+
+// A new password, a lock and a wipe end what was open; opening the account again does not bring it back.
+func TestAD378_ResetAndRevoke(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, nil)
+	admin, whoami := h.tokens["admin"], h.URL+"/_matrix/client/v3/account/whoami"
+	u := h.User("@reset:" + acme)
+	path := "/users/" + string(u.ID)
+	if got := h.ask(admin, "POST", path+"/password", `{"password":"other-Kennwort-77"}`); got.status != 200 {
+		t.Fatalf("password: %s", got.raw)
+	}
+	if got := h.send(whoami, u.Token, "GET", ""); got.status != http.StatusUnauthorized {
+		t.Errorf("the session lives after a new password: %d", got.status)
+	}
+	for _, step := range []string{"/lock", "/unlock"} {
+		if got := h.ask(admin, "POST", path+step, ""); got.status != 200 {
+			t.Fatalf("%s: %s", step, got.raw)
+		}
+	}
+	if got := h.send(whoami, u.Token, "GET", ""); got.status != http.StatusUnauthorized {
+		t.Errorf("opening the account revived a session: %d", got.status)
+	}
+	v := h.User("@wiped:" + acme)
+	if got := h.ask(admin, "POST", "/users/"+string(v.ID)+"/wipe", ""); got.status != 200 {
+		t.Fatalf("wipe: %s", got.raw)
+	}
+	if got := h.send(whoami, v.Token, "GET", ""); got.status != http.StatusUnauthorized {
+		t.Errorf("the session lives after a wipe: %d", got.status)
+	}
+	if got := h.ask(admin, "POST", "/users/"+string(v.ID)+"/unlock", ""); got.status != http.StatusNotFound {
+		t.Errorf("a wiped account was opened: %d %s", got.status, got.raw)
 	}
 }
 

@@ -39,7 +39,7 @@ func (a *API) listUsers(w http.ResponseWriter, q *request) error {
 		if from.Server() != t {
 			from = ""
 		}
-		list, err := a.Accounts.List(q.Context(), a.actor(q), t, from, int(limit)-len(out.Users))
+		list, err := a.Accounts.List(q.Context(), a.actor(q, t), t, from, int(limit)-len(out.Users))
 		if err != nil {
 			return err
 		}
@@ -66,11 +66,14 @@ func (a *API) addUser(w http.ResponseWriter, q *request) error {
 		return noSuchTenant(string(id.Server()))
 	}
 	if body.Admin || len(body.Roles) > 0 {
+		if err := a.findApprover(q, "user.roles"); err != nil {
+			return err
+		}
 		if err := a.ask(q, policy.AdminAction, "user.roles", id.Server()); err != nil {
 			return err
 		}
 	}
-	acc, err := a.Accounts.Add(q.Context(), a.actor(q), account.NewUser{ID: id, Kind: body.Kind, Password: body.Password, DisplayName: body.DisplayName,
+	acc, err := a.Accounts.Add(q.Context(), a.actor(q, id.Server()), account.NewUser{ID: id, Kind: body.Kind, Password: body.Password, DisplayName: body.DisplayName,
 		Admin: body.Admin, Listed: body.Listed, Pools: body.Pools, Groups: body.Groups, Roles: body.Roles, Attributes: body.Attributes})
 	if err != nil {
 		return err
@@ -83,7 +86,7 @@ func (a *API) showUser(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	acc, err := a.Accounts.Find(q.Context(), a.actor(q), id)
+	acc, err := a.Accounts.Find(q.Context(), a.actor(q, id.Server()), id)
 	if err != nil {
 		return err
 	}
@@ -99,29 +102,38 @@ func (a *API) setFacts(w http.ResponseWriter, q *request) error {
 	if err := q.decode(w, &body); err != nil {
 		return err
 	}
+	if body.Admin != nil || body.Roles != nil { // the service asks for user.roles then; so the second person must have that right, too
+		if err := a.findApprover(q, "user.roles"); err != nil {
+			return err
+		}
+	}
 	if body.Admin != nil && !*body.Admin {
 		if err := q.notSelf(id); err != nil {
 			return err
 		}
 	}
-	if err := a.Accounts.SetFacts(q.Context(), a.actor(q), id, account.Facts(body)); err != nil {
+	if err := a.Accounts.SetFacts(q.Context(), a.actor(q, id.Server()), id, account.Facts(body)); err != nil {
 		return err
 	}
 	return empty(w)
 }
 
 func (a *API) lockUser(locked bool) handler {
-	return a.windDown(locked, func(q *request, id matrix.UserID) error { return a.Accounts.Lock(q.Context(), a.actor(q), id, locked) })
+	return a.windDown(locked, func(q *request, id matrix.UserID) error {
+		return a.Accounts.Lock(q.Context(), a.actor(q, id.Server()), id, locked)
+	})
 }
 
 func (a *API) suspendUser(suspended bool) handler {
 	return a.windDown(suspended, func(q *request, id matrix.UserID) error {
-		return a.Accounts.Suspend(q.Context(), a.actor(q), id, suspended)
+		return a.Accounts.Suspend(q.Context(), a.actor(q, id.Server()), id, suspended)
 	})
 }
 
 func (a *API) wipeUser(w http.ResponseWriter, q *request) error {
-	return a.windDown(true, func(q *request, id matrix.UserID) error { return a.Accounts.Wipe(q.Context(), a.actor(q), id) })(w, q)
+	return a.windDown(true, func(q *request, id matrix.UserID) error {
+		return a.Accounts.Wipe(q.Context(), a.actor(q, id.Server()), id)
+	})(w, q)
 }
 
 // windDown does something to an account; what takes the account away, administrators cannot do to their own.
@@ -152,7 +164,7 @@ func (a *API) setPassword(w http.ResponseWriter, q *request) error {
 	if err := q.decode(w, &body); err != nil {
 		return err
 	}
-	if err := a.Accounts.SetPassword(q.Context(), a.actor(q), id, body.Password); err != nil {
+	if err := a.Accounts.SetPassword(q.Context(), a.actor(q, id.Server()), id, body.Password); err != nil {
 		return err
 	}
 	return empty(w)
