@@ -27,7 +27,7 @@ export CGO_ENABLED ?= 0
 .PHONY: build check test bench bench-go bench-load demo run fuzz setup clean
 
 build:
-	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/hansa ./cmd/hansa
+	$(GO) build -trimpath -tags timetzdata -ldflags "-s -w -X main.version=$(VERSION)" -o bin/hansa ./cmd/hansa
 
 check:
 	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path '*/node_modules/*')); \
@@ -35,6 +35,8 @@ check:
 	$(GO) vet $(PKGS)
 	$(GO) tool staticcheck $(PKGS)
 	$(GO) test -count=1 . ./config
+	$(GO) test -count=1 -run 'Verbs|Documents' ./cmd/hansa
+	$(GO) test -count=1 -run 'Routes|OpenAPI' ./homeserver/adminapi
 
 setup:
 	test/setup/install.sh
@@ -46,7 +48,7 @@ test: setup build
 bench: bench-go bench-load
 
 bench-go:
-	$(GO) test -run '^$$' -bench . -benchmem ./matrix/... ./policy/...
+	$(GO) test -run '^$$' -bench . -benchmem ./matrix/... ./policy/... ./storage/... ./homeserver/room
 
 bench-load: setup build
 	test/setup/postgres.sh run $(GO) run ./test/bench -start bin/hansa -databases sqlite,postgres -shape small,hot,wide -seconds $(LOADTIME)
