@@ -12,7 +12,7 @@ func (a *API) aliasRoutes() []route {
 	const alias = "/_matrix/client/v3/directory/room/{roomAlias}"
 	return []route{
 		{method: "PUT", path: alias, access: user, point: policy.RoomAlias, fn: a.putAlias},
-		{method: "GET", path: alias, access: user, point: policy.RoomAlias, fn: a.getAlias},
+		{method: "GET", path: alias, access: user, point: policy.DirectoryRooms, fn: a.getAlias},
 		{method: "DELETE", path: alias, access: user, point: policy.RoomAlias, fn: a.deleteAlias},
 		{method: "GET", path: "/_matrix/client/v3/rooms/{roomId}/aliases", access: user, point: policy.RoomRead, fn: a.roomAliases},
 	}

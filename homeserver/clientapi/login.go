@@ -13,15 +13,15 @@ import (
 func (a *API) loginRoutes() []route {
 	const v3 = "/_matrix/client/v3"
 	return []route{
-		{method: "GET", path: v3 + "/login", point: policy.AccountLogin, fn: a.loginFlows},
+		{method: "GET", path: v3 + "/login", none: "names the ways to log in, the same for everybody", fn: a.loginFlows},
 		{method: "POST", path: v3 + "/login", point: policy.AccountLogin, fn: a.login, limit: 64 << 10},
 		{method: "POST", path: v3 + "/refresh", point: policy.AccountLogin, fn: a.refresh, limit: 64 << 10},
 		{method: "POST", path: v3 + "/logout", access: user, none: "ends the caller's own session", fn: a.logout, reads: true, locked: true},
 		{method: "POST", path: v3 + "/logout/all", access: user, none: "ends the caller's own sessions", fn: a.logoutAll, reads: true, locked: true},
 		{method: "POST", path: v3 + "/register", point: policy.AccountRegister, fn: a.register, limit: 64 << 10},
-		{method: "GET", path: v3 + "/register/available", point: policy.AccountRegister, fn: a.registerAvailable},
-		{method: "GET", path: "/_matrix/client/v1/register/m.login.registration_token/validity", point: policy.AccountRegister, fn: a.tokenValidity},
-		{method: "GET", path: "/_synapse/admin/v1/register", point: policy.AccountRegister, fn: a.secretNonce},
+		{method: "GET", path: v3 + "/register/available", none: "says whether a name is free, to those who may register it", fn: a.registerAvailable},
+		{method: "GET", path: "/_matrix/client/v1/register/m.login.registration_token/validity", none: "says whether a token of an administrator is good", fn: a.tokenValidity},
+		{method: "GET", path: "/_synapse/admin/v1/register", none: "a number that is good for nothing without the secret", fn: a.secretNonce},
 		{method: "POST", path: "/_synapse/admin/v1/register", point: policy.AccountRegister, fn: a.secretRegister, limit: 64 << 10},
 		{method: "GET", path: v3 + "/account/whoami", access: user, none: "tells callers who they are", fn: a.whoami},
 		{method: "POST", path: v3 + "/account/password", access: user, point: policy.AccountManage, fn: a.changePassword, limit: 64 << 10, reads: true},

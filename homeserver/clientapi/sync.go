@@ -131,6 +131,9 @@ func (a *API) messages(w http.ResponseWriter, r *request) error {
 	if req.Filter, err = filter.ParseRoomEvent([]byte(q.Get("filter"))); err != nil {
 		return err
 	}
+	if err := a.mayRead(r, room); err != nil {
+		return err
+	}
 	p, err := a.Sync.LoadMessages(r.Context(), r.viewer(), req)
 	if err != nil {
 		return err

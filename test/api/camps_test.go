@@ -293,17 +293,23 @@ func (w *camps) passing(c *camp, shared func(string) string) {
 // media uploads a picture and a text, and returns the ID of the text.
 func (w *camps) media(c *camp, shared func(string) string) string {
 	w.t.Helper()
-	var pic bytes.Buffer
-	img := image.NewRGBA(image.Rect(0, 0, 40, 40))
-	img.Set(1, 1, color.White)
-	if err := png.Encode(&pic, img); err != nil {
-		w.t.Fatal(err)
-	}
-	picture := upload(w.t, c.owner, "picture.png", "image/png", pic.Bytes())
+	picture := upload(w.t, c.owner, "picture.png", "image/png", w.picture())
 	w.canaries.note(c.name, "ID of the picture", picture, true)
 	id := upload(w.t, c.owner, "file "+w.canaries.plant(c.name, "name of a file", true)+".txt", "text/plain", []byte(shared("content of a file")))
 	w.album(c, id, picture)
 	return id
+}
+
+// picture is a PNG.
+func (w *camps) picture() []byte {
+	w.t.Helper()
+	var b bytes.Buffer
+	img := image.NewRGBA(image.Rect(0, 0, 40, 40))
+	img.Set(1, 1, color.White)
+	if err := png.Encode(&b, img); err != nil {
+		w.t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // album shows files in messages, as people do.
@@ -348,6 +354,9 @@ func seedKey(seed string) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(h[:])
 }
 
+// keySeed is what the keys of a session are made of.
+func keySeed(u *hstest.User) string { return string(u.ID) + u.DeviceID }
+
 func publicName(k ed25519.PrivateKey) string {
 	pub, _ := k.Public().(ed25519.PublicKey)
 	return signing.EncodeBase64(pub)
@@ -372,7 +381,7 @@ func (w *camps) keys(c *camp) (master string, masterObject object) {
 	w.t.Helper()
 	o := c.owner
 	mine := "ed25519:" + o.DeviceID
-	seed := hex.EncodeToString([]byte(o.Token))
+	seed := keySeed(o)
 	device := seedKey(seed)
 	one := object{}
 	for i := range 5 {
