@@ -103,11 +103,10 @@ func (a *Audience) count(e *Engine, s *snapshot) {
 }
 
 // AudienceContact says whether p may be together with everybody in the audience: for each of them, one may know of the
-// other. p itself may be among them.
-func (e *Engine) AudienceContact(p *Party, a *Audience) bool {
+// other. p itself may be among them. An error means that nobody knows.
+func (e *Engine) AudienceContact(p *Party, a *Audience) (bool, error) {
 	now := e.opts.Now()
-	ok, _ := e.audienceContact(e.snapshot(now), p, a, now)
-	return ok
+	return e.audienceContact(e.snapshot(now), p, a, now)
 }
 
 func (e *Engine) audienceContact(s *snapshot, p *Party, a *Audience, now time.Time) (bool, error) {

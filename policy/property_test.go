@@ -232,7 +232,7 @@ func TestProperty_AudienceEqualsPairs(t *testing.T) {
 						want = false
 					}
 				}
-				if got := e.AudienceContact(p, a); got != want {
+				if got, err := e.AudienceContact(p, a); err != nil || got != want {
 					rt.Fatalf("AudienceContact(%s %v) = %t, want %t with %v", p.ID, p.Pools, got, want, in)
 				}
 			case 2:

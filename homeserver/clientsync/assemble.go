@@ -47,6 +47,9 @@ func (s *Service) assemble(ctx context.Context, q *Request, b *inbox, d *device,
 		}
 	}
 	told, err := a.keyCounts()
+	if err == nil {
+		err = a.contacts.Err() // an answer without what could not be judged would be taken for the whole
+	}
 	if err != nil {
 		return nil, false, err
 	}

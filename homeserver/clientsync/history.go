@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/matrix/auth"
 	"hansa/matrix/event"
@@ -42,12 +43,38 @@ type Page struct {
 // errHidden is the answer for rooms that somebody may not read; it does not tell whether they exist.
 func errHidden() *matrix.Error { return matrix.Forbidden("You are not in this room.") }
 
-// access checks that a reader may read something of a room, and finds the last position that a reader who has left may see.
-func (s *Service) access(ctx context.Context, tx *storage.Tx, v Viewer, room matrix.RoomID) (last int64, err error) {
-	open, err := s.RoomOpen(ctx, v.Party, room)
-	if err != nil || !open {
-		return 0, errHidden()
+// enter is nil for a reader to whom the room is open; hidden is the answer to all others.
+func (s *Service) enter(ctx context.Context, v Viewer, id matrix.RoomID, hidden error) error {
+	open, err := s.RoomOpen(ctx, v.Party, id)
+	if errors.Is(err, room.ErrUnknownRoom) || err == nil && !open {
+		return hidden
 	}
+	return err
+}
+
+// view runs fn on a snapshot, for a reader to whom the room is open; hidden is the answer to all others. Whom the reader may know of is looked up
+// while no connection is held, where need be between two runs of fn: whoever waits for a second connection with one in hand may wait for ever.
+func (s *Service) view(ctx context.Context, v Viewer, id matrix.RoomID, hidden error, fn func(*storage.Tx, *Contacts) error) error {
+	if err := s.enter(ctx, v, id, hidden); err != nil {
+		return err
+	}
+	c := s.Contacts(v.Party)
+	for {
+		c.noting, c.cold = true, nil
+		err := s.DB.View(ctx, func(tx *storage.Tx) error { return fn(tx, c) })
+		var told *matrix.Error // may be wrong as long as somebody is not known
+		if len(c.cold) == 0 || err != nil && !errors.As(err, &told) {
+			return err
+		}
+		c.noting = false
+		if err := c.Ask(ctx, c.cold); err != nil {
+			return err
+		}
+	}
+}
+
+// access checks that a reader may read something of a room, and finds the last position that a reader who has left may see.
+func (s *Service) access(tx *storage.Tx, v Viewer, room matrix.RoomID) (last int64, err error) {
 	m, ok, err := tx.FindMember(room, v.User)
 	if err != nil {
 		return 0, err
@@ -83,12 +110,12 @@ func pos(e *storage.Event) int64 {
 // spec: client-server-api#get_matrixclientv3roomsroomidmessages
 func (s *Service) LoadMessages(ctx context.Context, v Viewer, q PageRequest) (*Page, error) {
 	var page *Page
-	err := s.DB.View(ctx, func(tx *storage.Tx) error {
-		last, err := s.access(ctx, tx, v, q.Room)
+	err := s.view(ctx, v, q.Room, errHidden(), func(tx *storage.Tx, c *Contacts) error {
+		last, err := s.access(tx, v, q.Room)
 		if err != nil {
 			return err
 		}
-		p := &paging{s: s, tx: tx, ctx: ctx, v: v, q: q, contacts: s.Contacts(v.Party)}
+		p := &paging{s: s, tx: tx, ctx: ctx, v: v, q: q, contacts: c}
 		if err := p.run(last); err != nil {
 			return err
 		}
@@ -185,7 +212,7 @@ func (p *paging) render() (*Page, error) {
 		page.End = Token{Pos: p.at}.String()
 	}
 	var err error
-	if page.Chunk, err = p.s.renderEvents(p.ctx, p.tx, p.v, p.found, true); err != nil {
+	if page.Chunk, err = p.s.renderEvents(p.ctx, p.tx, p.v, p.contacts, p.found, true); err != nil {
 		return nil, err
 	}
 	if p.q.Filter != nil && p.q.Filter.LazyLoadMembers {
@@ -214,11 +241,11 @@ func (s *Service) senders(ctx context.Context, tx *storage.Tx, v Viewer, c *Cont
 			shown = append(shown, e)
 		}
 	}
-	return s.renderEvents(ctx, tx, v, shown, true)
+	return s.renderEvents(ctx, tx, v, c, shown, true)
 }
 
 // renderEvents writes events in the client format for one reader.
-func (s *Service) renderEvents(ctx context.Context, tx *storage.Tx, v Viewer, events []*storage.Event, roomID bool) ([][]byte, error) {
+func (s *Service) renderEvents(ctx context.Context, tx *storage.Tx, v Viewer, c *Contacts, events []*storage.Event, roomID bool) ([][]byte, error) {
 	r := reader{user: v.User, device: v.Device, now: s.Now().UnixMilli(), roomID: roomID, replaced: map[matrix.EventID]*storage.Event{}}
 	var want []matrix.EventID
 	for _, e := range events {
@@ -233,7 +260,6 @@ func (s *Service) renderEvents(ctx context.Context, tx *storage.Tx, v Viewer, ev
 	if err != nil {
 		return nil, err
 	}
-	c := s.Contacts(v.Party)
 	var old []*storage.Event
 	for _, e := range found {
 		old = append(old, e)
@@ -260,12 +286,12 @@ func (s *Service) renderEvents(ctx context.Context, tx *storage.Tx, v Viewer, ev
 // spec: client-server-api#get_matrixclientv3roomsroomideventeventid
 func (s *Service) LoadEvent(ctx context.Context, v Viewer, room matrix.RoomID, id matrix.EventID) ([]byte, error) {
 	var out []byte
-	err := s.DB.View(ctx, func(tx *storage.Tx) error {
-		e, err := s.single(ctx, tx, v, room, id)
+	err := s.view(ctx, v, room, errNoEvent(), func(tx *storage.Tx, c *Contacts) error {
+		e, err := s.single(ctx, tx, v, c, room, id)
 		if err != nil {
 			return err
 		}
-		list, err := s.renderEvents(ctx, tx, v, []*storage.Event{e}, true)
+		list, err := s.renderEvents(ctx, tx, v, c, []*storage.Event{e}, true)
 		if err == nil {
 			out = list[0]
 		}
@@ -274,11 +300,12 @@ func (s *Service) LoadEvent(ctx context.Context, v Viewer, room matrix.RoomID, i
 	return out, err
 }
 
-func (s *Service) single(ctx context.Context, tx *storage.Tx, v Viewer, room matrix.RoomID, id matrix.EventID) (*storage.Event, error) {
-	missing := matrix.NotFound("There is no such event, or you may not see it.")
-	if open, err := s.RoomOpen(ctx, v.Party, room); err != nil || !open {
-		return nil, missing
-	}
+func errNoEvent() *matrix.Error {
+	return matrix.NotFound("There is no such event, or you may not see it.")
+}
+
+func (s *Service) single(ctx context.Context, tx *storage.Tx, v Viewer, c *Contacts, room matrix.RoomID, id matrix.EventID) (*storage.Event, error) {
+	missing := errNoEvent()
 	e, err := tx.LoadEvent(id)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, missing
@@ -293,7 +320,7 @@ func (s *Service) single(ctx context.Context, tx *storage.Tx, v Viewer, room mat
 	if err != nil {
 		return nil, err
 	}
-	shown := s.Contacts(v.Party).Show(ctx, e)
+	shown := c.Show(ctx, e)
 	if !seen[id] || shown == nil {
 		return nil, missing
 	}
@@ -313,16 +340,15 @@ type Around struct {
 // spec: client-server-api#get_matrixclientv3roomsroomidcontexteventid
 func (s *Service) LoadContext(ctx context.Context, v Viewer, room matrix.RoomID, id matrix.EventID, limit int, f *filter.RoomEventFilter) (*Around, error) {
 	var out *Around
-	err := s.DB.View(ctx, func(tx *storage.Tx) error {
-		e, err := s.single(ctx, tx, v, room, id)
+	err := s.view(ctx, v, room, errNoEvent(), func(tx *storage.Tx, c *Contacts) error {
+		e, err := s.single(ctx, tx, v, c, room, id)
 		if err != nil {
 			return err
 		}
-		last, err := s.access(ctx, tx, v, room)
+		last, err := s.access(tx, v, room)
 		if err != nil {
 			return err
 		}
-		c := s.Contacts(v.Party)
 		page := func(from int64, dir storage.Direction, n int) (*paging, error) {
 			p := &paging{s: s, tx: tx, ctx: ctx, v: v, contacts: c,
 				q: PageRequest{Room: room, From: &Token{Pos: from}, Dir: dir, Limit: n, Filter: f}}
@@ -347,15 +373,15 @@ func (s *Service) renderContext(ctx context.Context, tx *storage.Tx, v Viewer, c
 	if len(before.found) == 0 {
 		out.Start = Token{Pos: e.Pos - 1}.String()
 	}
-	one, err := s.renderEvents(ctx, tx, v, []*storage.Event{e}, true)
+	one, err := s.renderEvents(ctx, tx, v, c, []*storage.Event{e}, true)
 	if err != nil {
 		return nil, err
 	}
 	out.Event = one[0]
-	if out.Before, err = s.renderEvents(ctx, tx, v, before.found, true); err != nil {
+	if out.Before, err = s.renderEvents(ctx, tx, v, c, before.found, true); err != nil {
 		return nil, err
 	}
-	if out.After, err = s.renderEvents(ctx, tx, v, after.found, true); err != nil {
+	if out.After, err = s.renderEvents(ctx, tx, v, c, after.found, true); err != nil {
 		return nil, err
 	}
 	newest := e
@@ -386,5 +412,5 @@ func (s *Service) stateFor(ctx context.Context, tx *storage.Tx, v Viewer, c *Con
 			shown = append(shown, e)
 		}
 	}
-	return s.renderEvents(ctx, tx, v, shown, true)
+	return s.renderEvents(ctx, tx, v, c, shown, true)
 }

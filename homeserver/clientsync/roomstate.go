@@ -20,8 +20,8 @@ type sight struct {
 
 // look finds out which state a reader sees: members the present one, who has left that of leaving, others nothing unless everybody
 // may look in. at moves it back.
-func (s *Service) look(ctx context.Context, tx *storage.Tx, v Viewer, room matrix.RoomID, at *Token) (*sight, error) {
-	if _, err := s.access(ctx, tx, v, room); err != nil {
+func (s *Service) look(tx *storage.Tx, v Viewer, room matrix.RoomID, at *Token) (*sight, error) {
+	if _, err := s.access(tx, v, room); err != nil {
 		return nil, err
 	}
 	end, err := leftBy(tx, room, v.User)
@@ -118,8 +118,8 @@ func (s *Service) showable(ctx context.Context, v Viewer, events []*storage.Even
 // spec: client-server-api#get_matrixclientv3roomsroomidstate
 func (s *Service) LoadRoomState(ctx context.Context, v Viewer, room matrix.RoomID) ([][]byte, error) {
 	var list []*storage.Event
-	err := s.DB.View(ctx, func(tx *storage.Tx) error {
-		g, err := s.look(ctx, tx, v, room, nil)
+	err := s.view(ctx, v, room, errHidden(), func(tx *storage.Tx, _ *Contacts) error {
+		g, err := s.look(tx, v, room, nil)
 		if err == nil {
 			list, err = g.events(tx, false)
 		}
@@ -136,8 +136,8 @@ func (s *Service) LoadRoomState(ctx context.Context, v Viewer, room matrix.RoomI
 // spec: client-server-api#get_matrixclientv3roomsroomidstateeventtypestatekey
 func (s *Service) LoadRoomStateEvent(ctx context.Context, v Viewer, room matrix.RoomID, key event.StateKey) (content, whole []byte, err error) {
 	var e *storage.Event
-	err = s.DB.View(ctx, func(tx *storage.Tx) error {
-		g, err := s.look(ctx, tx, v, room, nil)
+	err = s.view(ctx, v, room, errHidden(), func(tx *storage.Tx, _ *Contacts) error {
+		g, err := s.look(tx, v, room, nil)
 		if err != nil {
 			return err
 		}
@@ -191,8 +191,8 @@ func (q *MemberQuery) wants(membership string) bool {
 // spec: client-server-api#get_matrixclientv3roomsroomidmembers
 func (s *Service) LoadRoomMembers(ctx context.Context, v Viewer, room matrix.RoomID, q MemberQuery) ([][]byte, error) {
 	var list []*storage.Event
-	err := s.DB.View(ctx, func(tx *storage.Tx) error {
-		g, err := s.look(ctx, tx, v, room, q.At)
+	err := s.view(ctx, v, room, errHidden(), func(tx *storage.Tx, _ *Contacts) error {
+		g, err := s.look(tx, v, room, q.At)
 		if err != nil {
 			return err
 		}
@@ -215,8 +215,8 @@ func (s *Service) LoadRoomMembers(ctx context.Context, v Viewer, room matrix.Roo
 //
 // spec: client-server-api#get_matrixclientv3roomsroomidjoined_members
 func (s *Service) LoadJoined(ctx context.Context, v Viewer, room matrix.RoomID) (map[matrix.UserID]event.MemberContent, error) {
-	if open, err := s.RoomOpen(ctx, v.Party, room); err != nil || !open {
-		return nil, errHidden()
+	if err := s.enter(ctx, v, room, errHidden()); err != nil {
+		return nil, err
 	}
 	if !s.isMember(ctx, room, v.User) {
 		return nil, errHidden()
@@ -244,8 +244,8 @@ func (s *Service) LoadJoined(ctx context.Context, v Viewer, room matrix.RoomID) 
 
 // CheckInside is nil for who may look into a room as it is: members, and everybody where the room says so.
 func (s *Service) CheckInside(ctx context.Context, v Viewer, room matrix.RoomID) error {
-	return s.DB.View(ctx, func(tx *storage.Tx) error {
-		g, err := s.look(ctx, tx, v, room, nil)
+	return s.view(ctx, v, room, errHidden(), func(tx *storage.Tx, _ *Contacts) error {
+		g, err := s.look(tx, v, room, nil)
 		if err == nil && !g.now {
 			err = errHidden()
 		}

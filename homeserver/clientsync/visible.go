@@ -2,6 +2,7 @@ package clientsync
 
 import (
 	"context"
+	"net/http"
 
 	"hansa/matrix"
 	"hansa/matrix/auth"
@@ -150,11 +151,16 @@ type Contacts struct {
 	s       *Service
 	viewer  *policy.Party
 	answers map[matrix.UserID]bool
+	// noting is set while a connection to the database is held: users who were not asked about are noted in cold then, and not looked up.
+	noting bool
+	cold   []matrix.UserID
+	// err is what kept a user from being looked up; who asks must not take that for a no.
+	err error
 }
 
 // Contacts returns the answers for one reader and request.
 func (s *Service) Contacts(viewer *policy.Party) *Contacts {
-	return &Contacts{s, viewer, map[matrix.UserID]bool{}}
+	return &Contacts{s: s, viewer: viewer, answers: map[matrix.UserID]bool{}}
 }
 
 // Ask finds the answers for many users with one look-up.
@@ -173,13 +179,14 @@ func (c *Contacts) Ask(ctx context.Context, users []matrix.UserID) error {
 		return err
 	}
 	for _, u := range missing {
-		p := parties[u]
-		c.answers[u] = p != nil && c.either(p)
+		if p := parties[u]; p != nil {
+			c.either(u, p)
+		}
 	}
-	return nil
+	return c.err
 }
 
-// May tells whether the reader may know of a user. A user who was not asked about is looked up.
+// May tells whether the reader may know of a user. A user who was not asked about is looked up; where that fails, Err says so.
 func (c *Contacts) May(ctx context.Context, user matrix.UserID) bool {
 	if string(user) == c.viewer.ID {
 		return true
@@ -187,14 +194,38 @@ func (c *Contacts) May(ctx context.Context, user matrix.UserID) bool {
 	if ok, known := c.answers[user]; known {
 		return ok
 	}
+	if c.noting {
+		c.cold = append(c.cold, user)
+		return false
+	}
 	p, err := c.s.Parties.Party(ctx, user)
-	ok := err == nil && c.either(p)
+	if err != nil {
+		c.err = err
+		return false
+	}
+	return c.either(user, p)
+}
+
+// Err is not nil when a user could not be looked up, so that something may be missing from what was shown.
+func (c *Contacts) Err() error { return c.err }
+
+// either finds the answer for a user.
+func (c *Contacts) either(user matrix.UserID, p *policy.Party) bool {
+	ok := c.s.Policy.Contact(c.viewer, p) || c.s.Policy.Contact(p, c.viewer)
+	if !ok { // a no, or no answer?
+		there, back := c.s.Policy.ContactDecision(c.viewer, p), c.s.Policy.ContactDecision(p, c.viewer)
+		if ok = there.Allow || back.Allow; !ok && (there.Err != nil || back.Err != nil) {
+			c.err = undecided()
+			return false
+		}
+	}
 	c.answers[user] = ok
 	return ok
 }
 
-func (c *Contacts) either(p *policy.Party) bool {
-	return c.s.Policy.Contact(c.viewer, p) || c.s.Policy.Contact(p, c.viewer)
+// undecided is the answer where policy cannot say who may see what: what is left out now would never come again.
+func undecided() error {
+	return matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The policy cannot decide at present; try again later.").With("retry_after_ms", 5000)
 }
 
 // structural are the kinds of state without which a client cannot show a room at all. Of somebody whom the reader may not know of
@@ -238,10 +269,15 @@ func (s *Service) RoomOpen(ctx context.Context, viewer *policy.Party, room matri
 	if err != nil {
 		return false, err
 	}
-	if !s.Policy.AudienceContact(viewer, audience) {
+	if ok, err := s.Policy.AudienceContact(viewer, audience); err != nil {
+		return false, undecided()
+	} else if !ok {
 		return false, nil
 	}
 	d := s.Policy.Decide(ctx, &policy.Input{Point: policy.RoomRead, Time: s.Now(), Tenant: policy.Tenant{Name: viewer.Tenant}, Subject: viewer, Room: facts,
 		Audience: audience})
+	if d.Err != nil {
+		return false, d.Error() // nobody knows: what is left out of an answer now would never come again
+	}
 	return d.Allow, nil
 }

@@ -125,3 +125,19 @@ func TestD441_D442_KillUnderLoad(t *testing.T) {
 		})
 	}
 }
+
+// A room is there whole, with its alias and its invitations, or it is not there, whenever the server dies while it is made.
+func TestD443_RoomsAreWholeOrAbsent(t *testing.T) {
+	t.Parallel()
+	for _, database := range storagetest.Databases() {
+		t.Run(database, func(t *testing.T) {
+			t.Parallel()
+			kills := int(number(t, "HANSA_CHAOS_KILLS", 12)) / 2
+			r := weather(t, Plan{Seed: seed(t), Strikes: kills, People: 4, Rooms: 1, Kinds: []string{"room"}, Aims: []string{"create"}, Pause: 2 * time.Millisecond},
+				newServer(t, database), time.Minute+time.Duration(kills)*5*time.Second)
+			if r.Acked["rooms"] == 0 {
+				t.Error("no room was made")
+			}
+		})
+	}
+}

@@ -207,7 +207,7 @@ func (s *Storm) moment(ctx context.Context) error {
 	if s.rng.IntN(3) == 0 {
 		kind = s.Aims[s.rng.IntN(len(s.Aims))]
 	}
-	requests, delay := 40+s.rng.IntN(300), time.Duration(s.rng.Int64N(int64(8*time.Millisecond)))
+	requests, delay := 40+s.rng.IntN(35*len(s.Kinds)), time.Duration(s.rng.Int64N(int64(8*time.Millisecond)))
 	if err := s.next(ctx, "", requests); err != nil {
 		return err
 	}
