@@ -109,8 +109,18 @@ func (h *hub) run(ctx context.Context) error {
 				}
 				continue
 			}
+			sharing, rerr := h.sharing(ctx, entries)
+			if rerr != nil { // a change of devices that is not told now would never be
+				h.s.log.WithError(rerr).Warn("the rooms of a user with new devices could not be read; trying again")
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(50 * time.Millisecond):
+				}
+				continue
+			}
 			h.s.Rooms.Refresh(entries)
-			h.dispatch(ctx, entries, upto)
+			h.dispatch(entries, upto, sharing)
 		}
 		if now := h.s.Now(); now.Sub(lastSweep) > 30*time.Second {
 			lastSweep = now
@@ -143,8 +153,7 @@ func (h *hub) watchEphemeral(ctx context.Context) {
 	}
 }
 
-func (h *hub) dispatch(ctx context.Context, entries []storage.Entry, upto int64) {
-	sharing := h.sharing(ctx, entries)
+func (h *hub) dispatch(entries []storage.Entry, upto int64, sharing map[matrix.UserID][]matrix.RoomID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	woken := map[*inbox]struct{}{}
@@ -274,7 +283,7 @@ func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
 }
 
 // sharing finds the rooms of users whose devices changed, before the hub is locked.
-func (h *hub) sharing(ctx context.Context, entries []storage.Entry) map[matrix.UserID][]matrix.RoomID {
+func (h *hub) sharing(ctx context.Context, entries []storage.Entry) (map[matrix.UserID][]matrix.RoomID, error) {
 	var users []matrix.UserID
 	for i := range entries {
 		if entries[i].Kind == storage.KindDeviceList {
@@ -282,7 +291,7 @@ func (h *hub) sharing(ctx context.Context, entries []storage.Entry) map[matrix.U
 		}
 	}
 	if len(users) == 0 {
-		return nil
+		return nil, nil
 	}
 	out := map[matrix.UserID][]matrix.RoomID{}
 	err := h.s.DB.Read(ctx, func(tx *storage.Tx) error {
@@ -294,10 +303,7 @@ func (h *hub) sharing(ctx context.Context, entries []storage.Entry) map[matrix.U
 		}
 		return err
 	})
-	if err != nil {
-		h.s.log.WithError(err).Warn("device list change not told at once; readers will hear at their next full look")
-	}
-	return out
+	return out, err
 }
 
 // position is how far the log was read.
