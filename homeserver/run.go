@@ -16,7 +16,8 @@ import (
 )
 
 // Run serves until ctx ends, then stops: first it takes no new requests and lets those under way finish (waiting syncs end at
-// once), then the followers, at last the database.
+// once), then the followers, at last the database. When the disk of the database fails it stops by itself: the next start reads what
+// the disk really has.
 func (s *Server) Run(ctx context.Context) error {
 	defer func() {
 		if err := s.DB.Close(); err != nil {
@@ -27,12 +28,23 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	// The services outlive the requests.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var services errgroup.Group
 	for name, run := range map[string]func(context.Context) error{
 		"stream": s.Stream.Run, "policy": s.Policy.Run, "accounts": s.Accounts.Run, "sync": s.Sync.Run, "ephemeral": s.Presence.Run, "media": s.Media.Run,
+		"database": func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.DB.Failed():
+				giveUp()
+				return storage.ErrUnavailable
+			}
+		},
 		"caches": s.followCaches, "housekeeping": s.keepHouse,
 		"directory": s.Directory.Run,
 		"users":     func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Directory.Follower()) },

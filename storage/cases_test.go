@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"hansa/matrix"
@@ -80,4 +81,71 @@ func TestA61_AuthIndexGrowsLinearly(t *testing.T) {
 		t.Errorf("10 links of a rejected event cost %d bytes", wasted)
 	}
 	t.Logf("%d bytes an event; sizes %v and %v", index, plain, linked)
+}
+
+// Whoever follows the log passes no position by, however the transactions that took them overlap.
+func TestD459_NoGapsForReaders(t *testing.T) {
+	t.Parallel()
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx := context.Background()
+		const writers, each = 8, 30
+		var wg sync.WaitGroup
+		for w := range writers {
+			wg.Go(func() {
+				for i := range each {
+					err := db.Update(ctx, func(tx *storage.Tx) error {
+						if err := tx.Announce("test", fmt.Sprint(w, "-", i)); err != nil {
+							return err
+						}
+						for range (w * i) % 5 { // some take longer from their position to their end
+							if _, err := tx.Position(); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+					c := newChain(fmt.Sprintf("!r%d-%d:acme.example", w, i))
+					if err := db.Append(ctx, c.next(t, "m.test", nil, `{}`)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() { wg.Wait(); close(done) }()
+		at, found, last := int64(0), 0, false
+		for !last {
+			select {
+			case <-done:
+				last = true // once more: all is there now
+			default:
+			}
+			var upto int64
+			var list []storage.Entry
+			err := db.View(ctx, func(tx *storage.Tx) (err error) {
+				if upto, err = tx.Position(); err == nil {
+					list, err = tx.ReadLog(at, upto)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, e := range list {
+				if e.Pos != at+int64(i)+1 {
+					t.Fatalf("after position %d comes %d", at+int64(i), e.Pos)
+				}
+			}
+			if int64(len(list)) != upto-at {
+				t.Fatalf("from %d to %d there are %d entries", at, upto, len(list))
+			}
+			at, found = upto, found+len(list)
+		}
+		if found != 2*writers*each {
+			t.Errorf("%d entries were read, want %d", found, 2*writers*each)
+		}
+	})
 }

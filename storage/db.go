@@ -61,7 +61,12 @@ type DB struct {
 	lock     *os.File
 	stats    counters
 	closed   atomic.Bool
+	failing  sync.Once
+	failed   chan struct{} // closed by Fail
 }
+
+// patience is how long a reader waits for a connection.
+const patience = 10 * time.Second
 
 type counters struct{ reads, statements, commits, events atomic.Int64 }
 
@@ -90,7 +95,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
 	db := &DB{opts: o, log: o.Log.WithField("pkg", "storage"), versions: map[string]*matrix.RoomVersion{},
-		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), jobs: make(chan *job, 4096), quit: make(chan struct{})}
+		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), jobs: make(chan *job, 4096), quit: make(chan struct{}), failed: make(chan struct{})}
 	for _, id := range matrix.RoomVersions() {
 		db.versions[id], _ = matrix.FindRoomVersion(id)
 	}
@@ -192,14 +197,46 @@ func (db *DB) connect(ctx context.Context) (*conn, error) {
 	return &conn{c: c, stmts: map[string]*sql.Stmt{}}, nil
 }
 
-// acquire takes an idle connection or opens one; at most Options.Readers are out at a time.
+// Fail gives the database up, for good: what was written may not be on the disk, and only a new process reads what is. Everything
+// that is asked of it from now on is refused. It is called where writing to the disk failed half way.
+func (db *DB) Fail(err error) {
+	db.failing.Do(func() {
+		db.log.WithError(err).Error("the disk failed; the database is given up until the server starts anew")
+		close(db.failed)
+	})
+}
+
+// Failed is closed when the database was given up.
+func (db *DB) Failed() <-chan struct{} { return db.failed }
+
+// usable is an error after Fail and Close.
+func (db *DB) usable() error {
+	select {
+	case <-db.failed:
+		return fmt.Errorf("%w: the disk failed", ErrUnavailable)
+	default:
+	}
+	if db.closed.Load() {
+		return fmt.Errorf("%w: shutting down", ErrUnavailable)
+	}
+	return nil
+}
+
+// acquire takes an idle connection or opens one; at most Options.Readers are out at a time. Nobody waits for ever.
 func (db *DB) acquire(ctx context.Context) (*conn, error) {
+	if err := db.usable(); err != nil {
+		return nil, err
+	}
 	select {
 	case c := <-db.free:
 		return c, nil
 	default:
 	}
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
 	select {
+	case <-limit.C:
+		return nil, fmt.Errorf("%w: no connection was free for %v", ErrUnavailable, patience)
 	case c := <-db.free:
 		return c, nil
 	case db.slots <- struct{}{}:

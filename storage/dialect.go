@@ -22,8 +22,8 @@ type dialect struct {
 	// singleWriter is true where one connection does all writing (SQLite).
 	singleWriter bool
 	// isUnique, isRetry, isGone classify errors of the driver: a violated unique key, a transaction that may be tried
-	// again, a connection that is lost.
-	isUnique, isRetry, isGone func(error) bool
+	// again, a connection that is lost, a file of which it is not known what the disk has.
+	isUnique, isRetry, isGone, isBroken func(error) bool
 	// lockMigrations is run in the migration transaction so that several starting nodes take turns.
 	lockMigrations string
 }

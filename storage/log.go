@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"hansa/matrix"
 )
 
@@ -19,6 +21,9 @@ func (tx *Tx) ReadLog(after, upto int64) ([]Entry, error) {
 	var rest []Entry
 	err = tx.query(func(r *sql.Rows) error {
 		e, err := scanEntry(r)
+		if e.Data != nil && !tx.readable(e.Data.Content, e.Pos) || e.Message != nil && !tx.readable(e.Message.Content, e.Pos) {
+			return err
+		}
 		rest = append(rest, e)
 		return err
 	}, readLogSQL, after, upto)
@@ -41,6 +46,16 @@ const readLogSQL = `SELECT p.pos, 2, r.room_id, p.user_id, '', p.receipt_type, p
 	UNION ALL SELECT d.pos, 5, '', d.user_id, '', '', '', '', 0, 0, NULL FROM device_list_changes d WHERE d.pos > $1 AND d.pos <= $2
 	UNION ALL SELECT n.pos, 6, '', '', '', n.name, n.ref, '', 0, 0, NULL FROM notices n WHERE n.pos > $1 AND n.pos <= $2
 	ORDER BY 1`
+
+// readable tells whether stored JSON can be passed on. A damaged row is left out and logged: spliced into an answer it would make
+// all of that unreadable.
+func (tx *Tx) readable(content []byte, pos int64) bool {
+	if jsontext.Value(content).IsValid() {
+		return true
+	}
+	tx.db.log.WithField("pos", pos).Error("skipped a damaged row")
+	return false
+}
 
 func scanEntry(r *sql.Rows) (Entry, error) {
 	var e Entry
@@ -153,7 +168,9 @@ func (tx *Tx) accountData(q string, args ...any) ([]AccountData, error) {
 			return err
 		}
 		d.UserID, d.RoomID, d.Type = matrix.UserID(goText(user)), matrix.RoomID(room), goText(typ)
-		out = append(out, d)
+		if tx.readable(d.Content, d.Pos) {
+			out = append(out, d)
+		}
 		return nil
 	}, q, args...)
 	return out, err
@@ -206,7 +223,9 @@ func (tx *Tx) LoadToDevice(user matrix.UserID, device matrix.DeviceID, after, up
 			return err
 		}
 		m.Sender, m.Type = matrix.UserID(goText(sender)), goText(typ)
-		out = append(out, m)
+		if tx.readable(m.Content, m.Pos) {
+			out = append(out, m)
+		}
 		return nil
 	}, `SELECT pos, sender, type, content FROM to_device WHERE user_id = $1 AND device_id = $2 AND pos > $3 AND pos <= $4 ORDER BY pos LIMIT $5`,
 		dbText(string(user)), dbText(string(device)), after, upto, limit)

@@ -52,6 +52,7 @@ func postgresDialect() *dialect {
 		isUnique:       func(err error) bool { return pgCode(err) == "23505" },
 		isRetry:        func(err error) bool { c := pgCode(err); return c == "40001" || c == "40P01" },
 		isGone:         isGonePostgres,
+		isBroken:       func(error) bool { return false }, // PostgreSQL looks after its own disk
 		lockMigrations: "SELECT pg_advisory_xact_lock(4815162342)",
 	}
 }

@@ -64,6 +64,14 @@ func sqliteDialect() *dialect {
 			c := sqliteCode(err) & 0xff
 			return c == sqlite3.SQLITE_IOERR || c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB
 		},
+		// After fsync or write has failed, the kernel may have thrown the pages away: another attempt would succeed and lose them.
+		isBroken: func(err error) bool {
+			switch sqliteCode(err) {
+			case sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE:
+				return true
+			}
+			return false
+		},
 	}
 }
 

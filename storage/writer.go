@@ -46,8 +46,8 @@ func (db *DB) submit(ctx context.Context, j *job) error {
 }
 
 func (db *DB) enqueue(ctx context.Context, j *job) error {
-	if db.closed.Load() {
-		return fmt.Errorf("%w: shutting down", ErrUnavailable)
+	if err := db.usable(); err != nil {
+		return err
 	}
 	select {
 	case db.jobs <- j:
@@ -161,6 +161,9 @@ func failRoom(batch []*job, room matrix.RoomID, err error) []*job {
 // try runs the batch in one transaction. The list holds the errors of updates that failed on their own.
 func (w *writer) try(batch []*job) (errs []error, err error) {
 	db, ctx := w.db, context.Background()
+	if err := db.usable(); err != nil && !db.closed.Load() {
+		return nil, err
+	}
 	if w.c == nil {
 		if w.c, err = db.connect(ctx); err != nil {
 			return nil, err
@@ -221,8 +224,11 @@ func (w *writer) nested(tx *Tx, fn func(*Tx) error) (own, fatal error) {
 	return own, w.c.plain(tx.ctx, "RELEASE SAVEPOINT update_job")
 }
 
-// discard gives the connection up when its state is not known.
+// discard gives the connection up when its state is not known, and the database when it is not known what the disk has.
 func (w *writer) discard(err error) {
+	if w.db.d.isBroken(err) {
+		w.db.Fail(err)
+	}
 	if w.db.d.isGone(err) {
 		w.db.drop(w.c)
 		w.c = nil
