@@ -23,6 +23,7 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		limitMemory(log)
 		s, err := homeserver.New(c.Context(), cfg, homeserver.Deps{Log: log, Version: version})
 		if err != nil {
 			return err

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"os"
+	"testing"
+)
+
+// The heap stays below what the container may use.
+func TestO499_MemoryCeiling(t *testing.T) {
+	t.Parallel()
+	const two, one = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+	for what, c := range map[string]struct {
+		files map[string]string
+		want  int64
+	}{
+		"limit":              {map[string]string{two: "1073741824\n"}, 858993459},
+		"older limit":        {map[string]string{one: "536870912\n"}, 429496729},
+		"no limit":           {map[string]string{two: "max\n"}, 0},
+		"older without":      {map[string]string{one: "9223372036854771712\n"}, 0},
+		"no control groups":  {nil, 0},
+		"something else":     {map[string]string{two: "x"}, 0},
+		"nothing is allowed": {map[string]string{two: "0"}, 0},
+	} {
+		got := memoryCeiling(func(name string) ([]byte, error) {
+			if text, ok := c.files[name]; ok {
+				return []byte(text), nil
+			}
+			return nil, os.ErrNotExist
+		})
+		if got != c.want {
+			t.Errorf("%s: %d, want %d", what, got, c.want)
+		}
+	}
+}
