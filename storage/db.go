@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -356,9 +357,10 @@ func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	}
 	for try := 0; ; try++ {
 		err := db.updateOnce(ctx, fn)
-		if err == nil || ctx.Err() != nil || try >= 4 || !db.d.isRetry(err) {
+		if err == nil || ctx.Err() != nil || try >= maxRetries || !db.d.isRetry(err) && !errors.Is(err, errNotBegun) {
 			return db.classify(err)
 		}
+		again(try)
 	}
 }
 
@@ -371,9 +373,13 @@ func (db *DB) updateOnce(ctx context.Context, fn func(*Tx) error) error {
 	defer func() { db.giveBack(c, sound) }()
 	tx := &Tx{db: db, c: c, ctx: context.WithoutCancel(ctx), write: true}
 	if err := c.plain(tx.ctx, db.d.beginWrite); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotBegun, err)
 	}
-	if err := guard(tx, fn); err != nil {
+	err = guard(tx, fn)
+	if err == nil {
+		err = tx.failed
+	}
+	if err != nil {
 		sound = c.plain(tx.ctx, "ROLLBACK") == nil && !db.d.isGone(err)
 		return err
 	}
@@ -385,6 +391,15 @@ func (db *DB) updateOnce(ctx context.Context, fn func(*Tx) error) error {
 	db.publish(tx)
 	return nil
 }
+
+// errNotBegun marks the loss of a connection before anything was done on it: another one may be sound.
+var errNotBegun = errors.New("storage: no transaction could be begun")
+
+// maxRetries is how often a transaction is tried again that another one was in the way of.
+const maxRetries = 10
+
+// again waits a little before the next try, so that two who were in each other's way do not meet again.
+func again(try int) { time.Sleep(time.Duration(rand.Int64N(int64(time.Millisecond) << min(try, 6)))) }
 
 // guard turns a panic in a transaction function into an error, so that one caller's bug does not stop the writer.
 func guard(tx *Tx, fn func(*Tx) error) (err error) {

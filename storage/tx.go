@@ -16,6 +16,17 @@ type Tx struct {
 	first   int64 // positions that this transaction has taken, 0 when none
 	last    int64
 	entries []Entry
+	// failed is the first statement that PostgreSQL refused. It has given the transaction up then, and would take COMMIT for ROLLBACK
+	// without a word, also where the caller makes nothing of the error.
+	failed error
+}
+
+// refused takes note of a statement's error.
+func (tx *Tx) refused(err error) error {
+	if err != nil && tx.write && tx.failed == nil && !tx.db.d.singleWriter {
+		tx.failed = err
+	}
+	return err
 }
 
 // nowMS is the clock in ms since 1970.
@@ -36,12 +47,12 @@ func setOf[S ~string](tx *Tx, list []S) any {
 func (tx *Tx) exec(q string, args ...any) (int64, error) {
 	s, err := tx.c.prepare(tx.ctx, tx.db.d, q)
 	if err != nil {
-		return 0, err
+		return 0, tx.refused(err)
 	}
 	tx.db.stats.statements.Add(1)
 	r, err := s.ExecContext(tx.ctx, args...)
 	if err != nil {
-		return 0, err
+		return 0, tx.refused(err)
 	}
 	return r.RowsAffected()
 }
@@ -50,12 +61,12 @@ func (tx *Tx) exec(q string, args ...any) (int64, error) {
 func (tx *Tx) query(scan func(*sql.Rows) error, q string, args ...any) (err error) {
 	s, err := tx.c.prepare(tx.ctx, tx.db.d, q)
 	if err != nil {
-		return err
+		return tx.refused(err)
 	}
 	tx.count()
 	rows, err := s.QueryContext(tx.ctx, args...)
 	if err != nil {
-		return err
+		return tx.refused(err)
 	}
 	defer func() {
 		if cerr := rows.Close(); err == nil {
@@ -67,7 +78,7 @@ func (tx *Tx) query(scan func(*sql.Rows) error, q string, args ...any) (err erro
 			return err
 		}
 	}
-	return rows.Err()
+	return tx.refused(rows.Err())
 }
 
 func (tx *Tx) count() {
@@ -82,14 +93,14 @@ func (tx *Tx) count() {
 func (tx *Tx) row(q string, args []any, dest ...any) error {
 	s, err := tx.c.prepare(tx.ctx, tx.db.d, q)
 	if err != nil {
-		return err
+		return tx.refused(err)
 	}
 	tx.count()
 	err = s.QueryRowContext(tx.ctx, args...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
-	return err
+	return tx.refused(err)
 }
 
 const maxBulk = 256

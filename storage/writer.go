@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"hansa/matrix"
 )
@@ -120,7 +119,7 @@ func (w *writer) close() {
 // run commits a batch. When the batch fails for a reason that lies in one of its jobs, that job is found (by name, or by
 // halving) and fails alone.
 func (w *writer) run(batch []*job) {
-	for len(batch) > 0 {
+	for try := 0; len(batch) > 0; {
 		errs, err := w.try(batch)
 		if err == nil {
 			for i, j := range batch {
@@ -132,9 +131,10 @@ func (w *writer) run(batch []*job) {
 		switch {
 		case errors.As(err, &conflict):
 			batch = failRoom(batch, conflict.room, err)
-		case w.db.d.isRetry(err):
-			time.Sleep(time.Millisecond) // another node holds a lock that ours waits for in the other order
-		case len(batch) == 1 || w.db.d.isGone(err) || IsFull(err):
+		case w.db.d.isRetry(err) && try < maxRetries: // another node holds a lock that ours waits for in the other order
+			again(try)
+			try++
+		case len(batch) == 1 || w.db.d.isGone(err) || w.db.d.isRetry(err) || IsFull(err):
 			for _, j := range batch {
 				j.done <- err
 			}
@@ -164,16 +164,10 @@ func (w *writer) try(batch []*job) (errs []error, err error) {
 	if err := db.usable(); err != nil && !db.closed.Load() {
 		return nil, err
 	}
-	if w.c == nil {
-		if w.c, err = db.connect(ctx); err != nil {
-			return nil, err
-		}
-	}
-	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true}
-	if err = w.c.plain(ctx, db.d.beginWrite); err != nil {
-		w.discard(err)
+	if err := w.begin(ctx); err != nil {
 		return nil, err
 	}
+	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true}
 	var appends []*Append
 	for _, j := range batch {
 		if j.ap != nil {
@@ -189,6 +183,9 @@ func (w *writer) try(batch []*job) (errs []error, err error) {
 			errs[i], err = w.nested(tx, j.fn)
 		}
 	}
+	if err == nil {
+		err = tx.failed
+	}
 	if err != nil {
 		w.discard(errors.Join(err, w.c.plain(ctx, "ROLLBACK")))
 		return nil, err
@@ -203,6 +200,24 @@ func (w *writer) try(batch []*job) (errs []error, err error) {
 	}
 	db.publish(tx)
 	return errs, nil
+}
+
+// begin begins a transaction, on a new connection where the old one turns out to be lost.
+func (w *writer) begin(ctx context.Context) (err error) {
+	for fresh := false; ; {
+		if w.c == nil {
+			if w.c, err = w.db.connect(ctx); err != nil {
+				return err
+			}
+			fresh = true
+		}
+		if err = w.c.plain(ctx, w.db.d.beginWrite); err == nil {
+			return nil
+		}
+		if w.discard(err); fresh || w.c != nil {
+			return err
+		}
+	}
 }
 
 // nested runs one update inside the batch so that it can fail alone.
