@@ -1,7 +1,9 @@
 package storage_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -148,4 +150,74 @@ func TestD459_NoGapsForReaders(t *testing.T) {
 			t.Errorf("%d entries were read, want %d", found, 2*writers*each)
 		}
 	})
+}
+
+// One bit that flipped in one event takes that event away, and nothing else.
+func TestD474_FlippedBits(t *testing.T) {
+	t.Parallel()
+	db := storagetest.Open(t, storage.Options{URL: storagetest.URL(t, "sqlite")})
+	ctx := context.Background()
+	c := newChain("!a:acme.example")
+	var ids []matrix.EventID
+	for i := range 3 {
+		a := c.next(t, "m.room.message", nil, fmt.Sprintf(`{"body":"message %d","msgtype":"m.text"}`, i))
+		if err := db.Append(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+		c.room = a.Room
+		ids = append(ids, a.Stored[0].ID)
+	}
+	load := func(id matrix.EventID) (e *storage.Event, err error) {
+		err = db.Read(ctx, func(tx *storage.Tx) (err error) { e, err = tx.LoadEvent(id); return err })
+		return e, err
+	}
+	write := func(json []byte) {
+		t.Helper()
+		if err := storage.Tamper(db, fmt.Sprintf(`UPDATE events SET json = x'%x' WHERE event_id = '%s'`, json, ids[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole, err := load(ids[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound := bytes.Clone(whole.JSON)
+	for i := range len(sound) * 8 {
+		if i%13 != 0 {
+			continue // a sample
+		}
+		damaged := bytes.Clone(sound)
+		damaged[i/8] ^= 1 << (i % 8)
+		write(damaged)
+		if e, err := load(ids[1]); !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("bit %d flipped: %v, %s", i, err, e.JSON)
+		}
+	}
+	for _, other := range []matrix.EventID{ids[0], ids[2]} {
+		if _, err := load(other); err != nil {
+			t.Errorf("another event: %v", err)
+		}
+	}
+	err = db.Read(ctx, func(tx *storage.Tx) error {
+		list, err := tx.LoadPage("!a:acme.example", 1<<60, storage.Backward, 10)
+		if len(list) != 2 {
+			t.Errorf("a page has %d events, want the 2 that are sound", len(list))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	redacted, err := event.Redact(whole.Event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(redacted.JSON)
+	if e, err := load(ids[1]); err != nil || string(e.Content) != "{}" {
+		t.Errorf("a redacted event: %v", err)
+	}
+	write(bytes.Replace(redacted.JSON, []byte(`"content":{}`), []byte(`"content":{"body":"put back"}`), 1))
+	if e, err := load(ids[1]); err == nil {
+		t.Errorf("content was put into a redacted event: %s", e.JSON)
+	}
 }

@@ -1,7 +1,9 @@
 package storage
 
 import (
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -37,6 +39,9 @@ func (tx *Tx) scanEvent(r interface{ Scan(...any) error }) (*Event, error) {
 	ev, err := event.ParseStored(v, body, matrix.EventID(id), sigs)
 	if err != nil {
 		return nil, fmt.Errorf("stored event %s: %w", id, err)
+	}
+	if !event.Intact(ev) {
+		return nil, fmt.Errorf("stored event %s is not what its hashes say", id)
 	}
 	e.Event = ev
 	return &e, nil
@@ -192,6 +197,10 @@ func (tx *Tx) LoadNodes(hashes []statemap.Hash) (map[statemap.Hash][]byte, error
 		var h, d []byte
 		if err := r.Scan(&h, &d); err != nil {
 			return err
+		}
+		if sha256.Sum256(d) != [sha256.Size]byte(h) {
+			tx.db.log.WithField("hash", hex.EncodeToString(h)).Error("skipped a damaged node of the state tree")
+			return nil
 		}
 		out[statemap.Hash(h)] = d
 		return nil

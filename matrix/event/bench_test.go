@@ -83,3 +83,14 @@ func BenchmarkRedact(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkIntact(b *testing.B) {
+	v := version(b, "12")
+	e := build(b, v, draft(v))
+	b.ReportAllocs()
+	for b.Loop() {
+		if !Intact(e) {
+			b.Fatal("not intact")
+		}
+	}
+}
