@@ -264,3 +264,19 @@ func TestD465_ClockJumps(t *testing.T) {
 		last = a.Stored[0].Pos
 	}
 }
+
+// No number that orders anything comes from a sequence, which jumps when a standby takes over.
+func TestD458_NoSequences(t *testing.T) {
+	t.Parallel()
+	list, err := listMigrations()
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%d migrations, %v", len(list), err)
+	}
+	for _, m := range list {
+		for _, word := range []string{"SERIAL", "SEQUENCE", "NEXTVAL", "AUTOINCREMENT", "IDENTITY"} {
+			if strings.Contains(strings.ToUpper(m.text), word) {
+				t.Errorf("migration %s uses %s", m.name, word)
+			}
+		}
+	}
+}
