@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -23,6 +24,13 @@ type built struct {
 var theBuild built
 
 func TestMain(m *testing.M) {
+	if os.Getenv("CHAOS_DISK_FAILS") != "" {
+		if err := child(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	if theBuild.dir != "" {
 		_ = os.RemoveAll(theBuild.dir) // a temporary folder

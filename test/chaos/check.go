@@ -79,7 +79,7 @@ func (s *Storm) checkEvents(ctx context.Context, r *Report) error {
 			if d := differ(eventIDs(since), eventIDs(s.ledger.heard[i].timelines[room])); d != "" {
 				r.Disordered = append(r.Disordered, fmt.Sprintf("%s: messages and syncs of %s: %s", room, p.Name, d))
 			}
-			late := &heard{since: s.first[i], timelines: map[string][]Event{}, data: map[string]int{}}
+			late := newHeard(s.first[i])
 			if err := s.catchUp(ctx, p, late); err != nil {
 				return err
 			}

@@ -71,6 +71,7 @@ type upload struct {
 type heard struct {
 	since     string
 	timelines map[string][]Event
+	seen      map[string]bool // IDs of all events in timelines
 	messages  []heardMessage
 	data      map[string]int // newest value of each global account datum
 	keyCount  int
@@ -82,11 +83,15 @@ type heardMessage struct {
 	n                  int
 }
 
+func newHeard(since string) *heard {
+	return &heard{since: since, timelines: map[string][]Event{}, seen: map[string]bool{}, data: map[string]int{}}
+}
+
 func (l *ledger) open(people int) {
 	l.notes, l.receipts, l.keys, l.claims, l.unsure = map[string]note{}, map[string]receipt{}, map[string][]string{}, map[string][]string{}, map[string]int{}
 	l.data, l.names, l.moves, l.live = map[string]*datum{}, map[string]string{}, map[string]*moves{}, map[string]bool{}
 	for range people {
-		l.heard = append(l.heard, &heard{timelines: map[string][]Event{}, data: map[string]int{}})
+		l.heard = append(l.heard, newHeard(""))
 	}
 }
 

@@ -88,6 +88,13 @@ func (s *Storm) hear(ctx context.Context, h *heard, p *Person, got *syncAnswer) 
 			events = append(older, events...)
 			h.gaps++
 		}
+		for i := range events {
+			if h.seen[events[i].ID] {
+				return fmt.Errorf("%s is told again, %d of %d events (limited %v, prev_batch %s) up to %s: %+v", events[i].ID, i, len(events), news.Timeline.Limited,
+					news.Timeline.Prev, got.Next, news.Timeline.Events)
+			}
+			h.seen[events[i].ID] = true
+		}
 		h.timelines[room] = append(h.timelines[room], events...)
 	}
 	for _, e := range got.AccountData.Events {
