@@ -128,9 +128,11 @@ func (a *assembly) screen() error {
 		})
 	}
 	a.n.order = slices.DeleteFunc(a.n.order, func(id matrix.RoomID) bool { return a.n.rooms[id] == nil })
-	for u := range a.n.devices {
-		if !a.contacts.May(a.ctx, u) {
-			delete(a.n.devices, u)
+	for _, list := range []map[matrix.UserID]bool{a.n.devices, a.n.left} {
+		for u := range list {
+			if !a.contacts.May(a.ctx, u) {
+				delete(list, u)
+			}
 		}
 	}
 	return nil
@@ -153,8 +155,10 @@ func (a *assembly) people() []matrix.UserID {
 			seen[r.receipts[i].UserID] = true
 		}
 	}
-	for u := range a.n.devices {
-		seen[u] = true
+	for _, list := range []map[matrix.UserID]bool{a.n.devices, a.n.left} {
+		for u := range list {
+			seen[u] = true
+		}
 	}
 	out := make([]matrix.UserID, 0, len(seen))
 	for u := range seen {

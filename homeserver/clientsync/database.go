@@ -382,6 +382,24 @@ func (g *gathering) leaves() error {
 		if end == nil {
 			continue
 		}
+		join, left, err := g.tx.LastStay(m)
+		if err != nil {
+			return err
+		}
+		if join == 0 {
+			// Who is banned from a room that they never had to do with learns nothing of it.
+			if asked, err := g.tx.WasAsked(end); err != nil || !asked {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if left != nil && left.Pos > g.n.since && !g.n.first {
+			if err := g.lostContacts(left); err != nil {
+				return err
+			}
+		}
 		r := g.n.room(m.RoomID)
 		r.membership, r.own = auth.Leave, newItem(end)
 		page, err := g.tx.LoadPage(m.RoomID, end.Pos, storage.Backward, limit) // one a room left: these are few
@@ -389,10 +407,6 @@ func (g *gathering) leaves() error {
 			return err
 		}
 		seen, err := g.s.Visible(g.tx, g.q.User, page)
-		if err != nil {
-			return err
-		}
-		_, left, err := lastStay(g.tx, m)
 		if err != nil {
 			return err
 		}
@@ -409,23 +423,19 @@ func (g *gathering) leaves() error {
 			r.prevBatch = r.timeline[0].Pos - 1
 		}
 	}
-	if !g.n.first {
-		return g.lostContacts()
-	}
 	return nil
 }
 
-// lostContacts adds to the device lists those whom the reader shared only rooms with that are left now.
-func (g *gathering) lostContacts() error {
-	for _, m := range g.gone {
-		members, err := g.tx.LoadMembers(m.RoomID)
-		if err != nil {
-			return err
-		}
-		for _, o := range members {
-			if o.Membership == auth.Join && o.UserID != g.q.User {
-				g.n.left[o.UserID] = true
-			}
+// lostContacts adds to the device lists those with whom the reader shared a room that was left by an event. Who came later is nobody whom
+// the reader has heard of.
+func (g *gathering) lostContacts(left *storage.Event) error {
+	members, err := g.tx.LoadMembers(left.RoomID)
+	if err != nil {
+		return err
+	}
+	for _, o := range members {
+		if o.Membership == auth.Join && o.UserID != g.q.User && o.Pos < left.Pos {
+			g.n.left[o.UserID] = true
 		}
 	}
 	return nil

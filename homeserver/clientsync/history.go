@@ -91,7 +91,7 @@ func (s *Service) access(tx *storage.Tx, v Viewer, room matrix.RoomID) (last int
 		return 0, err
 	}
 	if ok && (m.Membership == auth.Leave || m.Membership == auth.Ban) && !m.Forgotten {
-		if join, _, err := lastStay(tx, m); err != nil || join != 0 {
+		if join, _, err := tx.LastStay(m); err != nil || join != 0 {
 			return m.Pos, err // nothing later can be meant for them; what there is in between is judged event by event
 		}
 	}

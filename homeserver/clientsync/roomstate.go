@@ -51,7 +51,7 @@ func leftBy(tx *storage.Tx, room matrix.RoomID, user matrix.UserID) (*storage.Ev
 	if err != nil || !ok || m.Membership != auth.Leave && m.Membership != auth.Ban {
 		return nil, err
 	}
-	_, end, err := lastStay(tx, m)
+	_, end, err := tx.LastStay(m)
 	return end, err
 }
 

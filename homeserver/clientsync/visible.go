@@ -83,39 +83,13 @@ func (s *Service) stays(tx *storage.Tx, user matrix.UserID, events []*storage.Ev
 		}
 		st := stay{forgotten: m.Forgotten}
 		if ok {
-			if st.join, _, err = lastStay(tx, m); err != nil {
+			if st.join, _, err = tx.LastStay(m); err != nil {
 				return nil, err
 			}
 		}
 		out[e.RoomID] = st
 	}
 	return out, nil
-}
-
-// maxTurns is how many memberships are followed back to find the newest stay.
-const maxTurns = 20
-
-// lastStay finds the position of the newest join that led to a membership, 0 where there was none, and the event by which that stay
-// ended, nil while it goes on. What came after the end, such as a ban or another invitation, does not count.
-func lastStay(tx *storage.Tx, m storage.Member) (join int64, end *storage.Event, err error) {
-	if m.Membership == auth.Join {
-		return m.Pos, nil, nil
-	}
-	for id, step := m.EventID, 0; id != "" && step < maxTurns; step++ {
-		found, err := tx.LoadEvents([]matrix.EventID{id})
-		if err != nil {
-			return 0, nil, err
-		}
-		e := found[id]
-		switch {
-		case e == nil:
-			return 0, nil, nil
-		case event.Membership(e.Event) == auth.Join:
-			return e.Pos, end, nil
-		}
-		end, id = e, e.Replaces
-	}
-	return 0, nil, nil
 }
 
 func maySee(pos int64, history, member *storage.Event, st stay) bool {

@@ -19,6 +19,7 @@ type testRoom struct {
 	w    *world
 	room *storage.Room
 	n    int64
+	last map[matrix.UserID]matrix.EventID // everybody's newest membership
 }
 
 func (w *world) room(id matrix.RoomID) *testRoom {
@@ -33,10 +34,13 @@ func (r *testRoom) member(user matrix.UserID, membership string) {
 	e, err := event.Build(r.room.Version, event.Draft{RoomID: r.room.ID, Type: "m.room.member", StateKey: &key, Sender: user,
 		Content: fmt.Appendf(nil, `{"membership":%q}`, membership), PrevEvents: r.room.Head.Extremities, Depth: r.n, OriginServerTS: r.n})
 	r.w.must(err)
-	a := &storage.Append{Room: r.room, Events: []storage.NewEvent{{Event: e}}, State: []statemap.Change{{Key: e.Key(), ID: e.ID}},
+	if r.last == nil {
+		r.last = map[matrix.UserID]matrix.EventID{}
+	}
+	a := &storage.Append{Room: r.room, Events: []storage.NewEvent{{Event: e, Replaces: r.last[user]}}, State: []statemap.Change{{Key: e.Key(), ID: e.ID}},
 		Head: storage.Head{Name: string(e.ID), Extremities: []matrix.EventID{e.ID}, Depth: r.n}}
 	r.w.must(r.w.DB.Append(r.w.ctx, a))
-	r.room = a.Room
+	r.room, r.last[user] = a.Room, e.ID
 }
 
 func TestKeyChanges_WhoSharesARoom(t *testing.T) {

@@ -463,3 +463,40 @@ func TestC183_DataAfterLeave(t *testing.T) {
 		}
 	})
 }
+
+// Whoever has left is told that those are out of sight with whom they shared the room, and nothing of those who came later; whoever is banned
+// from a room that they never had to do with hears of neither the room nor the people in it.
+func TestC183_DeviceListsAfterLeave(t *testing.T) {
+	t.Parallel()
+	each(t, hstest.Options{}, func(t *testing.T, s *hstest.Server) {
+		owner, mate, gone, late, outsider := s.User("owner"), s.User("mate"), s.User("gone"), s.User("late"), s.User("outsider")
+		room := owner.CreateRoom(object{"preset": "public_chat"})
+		mate.Join(room)
+		gone.Join(room)
+		gone.Sync(0)
+		outsider.Sync(0)
+		before := gone.Since
+		gone.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", object{})
+		late.Join(room)
+		owner.Must("POST", "/rooms/"+hstest.Esc(room)+"/ban", object{"user_id": outsider.ID})
+		for what, a := range map[string]hstest.Answer{"sync": gone.Sync(0), "keys/changes": gone.Must("GET", "/keys/changes?from="+url.QueryEscape(before), nil)} {
+			left, _ := a.Get("left").([]any)
+			if what == "sync" {
+				left, _ = a.Get("device_lists", "left").([]any)
+			}
+			got := fmt.Sprint(left)
+			if !strings.Contains(got, string(mate.ID)) || !strings.Contains(got, string(owner.ID)) || strings.Contains(string(a.Raw), string(late.ID)) {
+				t.Errorf("%s: left %s: %s", what, got, a.Raw)
+			}
+		}
+		owner.Must("POST", "/rooms/"+hstest.Esc(room)+"/ban", object{"user_id": gone.ID})
+		if a := gone.Sync(0); strings.Contains(string(a.Raw), string(late.ID)) || strings.Contains(string(a.Raw), string(mate.ID)) {
+			t.Errorf("a ban after leaving tells who is in the room: %s", a.Raw)
+		}
+		for _, q := range []string{"?timeout=0&since=" + url.QueryEscape(outsider.Since), "?timeout=0&full_state=true&filter=" + url.QueryEscape(`{"room":{"include_leave":true}}`), "?timeout=0"} {
+			if a := outsider.Must("GET", "/sync"+q, nil); a.Get("rooms") != nil || a.Get("device_lists") != nil {
+				t.Errorf("a ban reaches somebody who never had to do with the room: %s", a.Raw)
+			}
+		}
+	})
+}
