@@ -236,9 +236,10 @@ func (a *assembly) load() error {
 		if err != nil {
 			return err
 		}
-		a.r.replaced, a.r.redactions = map[matrix.EventID]*storage.Event{}, found
+		a.r.replaced = map[matrix.EventID]*storage.Event{}
+		a.r.redactions = a.r.replaced
 		for id, e := range found {
-			if a.contacts.Show(a.ctx, e) == e { // what was replaced is told only if the reader may see it
+			if a.contacts.Show(a.ctx, e) == e { // what was replaced, and who took something away, is told only if the reader may see it
 				a.r.replaced[id] = e
 			}
 		}

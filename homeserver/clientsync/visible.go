@@ -202,38 +202,20 @@ func undecided() error {
 	return matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The policy cannot decide at present; try again later.").With("retry_after_ms", 5000)
 }
 
-// structural are the kinds of state without which a client cannot show a room at all. Of somebody whom the reader may not know of
-// they are told in their redacted form.
-func structural(typ string) bool {
-	switch typ {
-	case auth.TypeCreate, "m.room.join_rules", "m.room.power_levels", typeHistory, "m.room.encryption", "m.room.tombstone":
-		return true
-	}
-	return false
-}
-
-// Show returns the form in which a reader sees an event: the event, its redacted form, or nil. Whom the event is about counts as much
+// Show returns the form in which a reader sees an event: the event, an outline of it, or nil. Whom the event is about counts as much
 // as who sent it.
 func (c *Contacts) Show(ctx context.Context, e *storage.Event) *storage.Event {
 	if e.StateKey != nil && e.Type == typeMember && !c.May(ctx, matrix.UserID(*e.StateKey)) {
 		return nil
 	}
 	if c.May(ctx, e.Sender) {
-		return e
+		return c.thin(ctx, e)
 	}
-	if e.StateKey == nil || !structural(e.Type) {
-		if e.Is(typeMember, c.viewer.ID) {
-			return e // the reader must learn of being removed, whoever did it
-		}
-		return nil
+	// The reader must learn of being removed, whoever did it.
+	if e.StateKey != nil && structural(e.Type) || e.Is(typeMember, c.viewer.ID) {
+		return c.outline(ctx, e)
 	}
-	r, err := event.Redact(e.Event)
-	if err != nil {
-		return nil
-	}
-	copied := *e
-	copied.Event = r
-	return &copied
+	return nil
 }
 
 // RoomOpen tells whether a reader may read a room: everybody who is in it must be somebody the reader may be with, and the rules of

@@ -251,6 +251,18 @@ func TestLeak_LeavingASeparatedRoom(t *testing.T) {
 		}
 		refused(t, "anna", send(anna))
 		refused(t, "cora", send(cora))
+		dora := s.User("dora", "left")
+		other := dora.CreateRoom(object{"preset": "public_chat"})
+		s.WritePolicy("acme.example/pools.yaml", poolsTogether)
+		s.ReloadPolicy()
+		ben.Join(other)
+		ben.Sync(0)
+		s.WritePolicy("acme.example/pools.yaml", poolsApart)
+		s.ReloadPolicy()
+		dora.Must("POST", "/rooms/"+hstest.Esc(other)+"/kick", object{"user_id": ben.ID, "reason": "WORDS"})
+		if a := ben.Sync(0); a.Get("rooms", "leave", other) == nil || strings.Contains(string(a.Raw), "WORDS") || strings.Contains(string(a.Raw), string(dora.ID)) {
+			t.Errorf("ben must learn that he was removed, and neither by whom nor why: %s", a.Raw)
+		}
 		ben.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", object{})
 		if a := send(anna); a.Status != 200 {
 			t.Errorf("after ben has left: %d %s", a.Status, a.Raw)
