@@ -156,6 +156,12 @@ func (tx *Tx) LoadPage(room matrix.RoomID, from int64, dir Direction, limit int)
 	return tx.events(selectEventSQL+`WHERE r.room_id = $1 AND e.pos <= $2`+visibleSQL+`ORDER BY e.pos DESC LIMIT $3`, string(room), from, limit)
 }
 
+// LoadMemberships returns the first visible membership events of a user in a room after one position and up to another, oldest first.
+func (tx *Tx) LoadMemberships(room matrix.RoomID, user matrix.UserID, after, upto int64, limit int) ([]*Event, error) {
+	return tx.events(selectEventSQL+`WHERE r.room_id = $1 AND e.pos > $3 AND e.pos <= $4 AND e.type = 'm.room.member' AND e.state_key = $2`+visibleSQL+`
+		ORDER BY e.pos LIMIT $5`, string(room), dbText(string(user)), after, upto, limit)
+}
+
 // LoadTimelines returns, for each of the rooms, the newest visible events after since and up to upto, oldest first: at most limit+1 a room,
 // so that the caller can see whether there were more.
 func (tx *Tx) LoadTimelines(rooms []matrix.RoomID, since, upto int64, limit int) (map[matrix.RoomID][]*Event, error) {

@@ -117,6 +117,11 @@ func (g *gathering) memberships() error {
 	return g.sortChanged(changed)
 }
 
+const (
+	// maxSteps is how many changes of memberships are followed for all rooms at once, maxRenames how many are read of a room with more.
+	maxSteps, maxRenames = 4, 2000
+)
+
 // sortChanged finds out which of the memberships that changed were joins before, too (a new display name).
 func (g *gathering) sortChanged(list []storage.Member) error {
 	at := make([]matrix.EventID, len(list))
@@ -124,12 +129,13 @@ func (g *gathering) sortChanged(list []storage.Member) error {
 		at[i] = m.EventID
 	}
 	was := make([]bool, len(list))
-	for step := 0; step < 20; step++ {
+	again := true
+	for step := 0; again && step < maxSteps; step++ {
 		events, err := g.tx.LoadEvents(at)
 		if err != nil {
 			return err
 		}
-		again := false
+		again = false
 		for i := range list {
 			e := events[at[i]]
 			if e == nil {
@@ -148,11 +154,14 @@ func (g *gathering) sortChanged(list []storage.Member) error {
 			at[i] = e.Replaces
 			again = true
 		}
-		if !again {
-			break
-		}
 	}
 	for i, m := range list {
+		if at[i] != "" {
+			var err error
+			if was[i], err = g.stayed(m.RoomID); err != nil {
+				return err
+			}
+		}
 		if was[i] {
 			g.joined = append(g.joined, m)
 		} else {
@@ -160,6 +169,22 @@ func (g *gathering) sortChanged(list []storage.Member) error {
 		}
 	}
 	return nil
+}
+
+// stayed tells the same of one room whose membership has changed many times.
+func (g *gathering) stayed(room matrix.RoomID) (bool, error) {
+	list, err := g.tx.LoadMemberships(room, g.q.User, g.n.since, g.n.upto, maxRenames)
+	if err != nil || len(list) == 0 || len(list) == maxRenames {
+		return false, err
+	}
+	for _, e := range list {
+		if event.Membership(e.Event) != auth.Join {
+			return false, nil
+		}
+	}
+	before, err := g.tx.LoadEvents([]matrix.EventID{list[0].Replaces})
+	e := before[list[0].Replaces]
+	return e != nil && event.Membership(e.Event) == auth.Join, err
 }
 
 func ids(list ...[]storage.Member) []matrix.RoomID {
