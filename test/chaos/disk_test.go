@@ -4,19 +4,42 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// small is a shell line that puts a small disk of its own below a folder and runs the server there. The disk goes with the process.
-func small(dir, size string) string {
-	return fmt.Sprintf(`mount -t tmpfs -o size=%s none '%s' && exec "$@"`, size, dir)
+// onSmallDisk prepares a server whose database is on a small disk of its own, and returns where this process sees that disk once the server
+// runs. The disk is mounted for the server's process alone and goes with it. Where mounting is not allowed, as in most containers, the small
+// /dev/shm of the container is taken.
+func onSmallDisk(t *testing.T) (s *Server, disk func() string) {
+	t.Helper()
+	try := exec.Command("sh", "-c", "mount -t tmpfs -o size=1m none /mnt")
+	try.SysProcAttr = namespace()
+	if err := try.Run(); err == nil {
+		s = newServer(t, "sqlite")
+		data := filepath.Join(s.Dir, "data")
+		if err := os.MkdirAll(data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s.Wrap = fmt.Sprintf(`mount -t tmpfs -o size=24m none '%s' && exec "$@"`, data)
+		return s, func() string { return fmt.Sprintf("/proc/%d/root%s", s.Pid(), data) }
+	}
+	const shm = "/dev/shm"
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(shm, &st); err != nil || int64(st.Blocks)*st.Bsize > 512<<20 {
+		t.Fatalf("no small disk: this process may not mount one (run it as root or allow user namespaces), and %s is none (%v)", shm, err)
+	}
+	dir, err := os.MkdirTemp(shm, "hansa-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a temporary folder
+	return newServer(t, "sqlite:"+filepath.Join(dir, "hansa.db")), func() string { return dir }
 }
-
-// inside is the path of a file as the server's process sees it.
-func (s *Server) inside(name string) string { return fmt.Sprintf("/proc/%d/root%s", s.Pid(), name) }
 
 // fill writes files until a disk is full and returns how to make room again.
 func fill(t *testing.T, dir string) (free func()) {
@@ -47,12 +70,7 @@ func TestD449_DatabaseDiskFull(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	s := newServer(t, "sqlite")
-	data := filepath.Join(s.Dir, "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s.Wrap = small(data, "24m")
+	s, disk := onSmallDisk(t)
 	if _, err := s.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +96,7 @@ func TestD449_DatabaseDiskFull(t *testing.T) {
 			}
 			n++
 		}
-		free := fill(t, s.inside(data))
+		free := fill(t, disk())
 		refused := 0
 		for range 300 {
 			a := send(n)

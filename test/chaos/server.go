@@ -103,12 +103,7 @@ func (s *Server) Launch() error {
 	c.Env = append(cleanEnv(), s.Env...)
 	c.Stdout, c.Stderr = log, log
 	if s.Wrap != "" {
-		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-		if os.Geteuid() != 0 {
-			c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-			c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-			c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-		}
+		c.SysProcAttr = namespace()
 	}
 	if err := c.Start(); err != nil {
 		return errors.Join(err, log.Close())
@@ -117,6 +112,17 @@ func (s *Server) Launch() error {
 	go func() { done <- c.Wait() }()
 	s.cmd, s.done, s.log = c, done, log
 	return nil
+}
+
+// namespace lets a process mount what others do not see. (A namespace that is unshared, not cloned, is made private by package syscall.)
+func namespace() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		a.Cloneflags = syscall.CLONE_NEWUSER
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	return a
 }
 
 // cleanEnv is the environment without variables that would configure the server.
