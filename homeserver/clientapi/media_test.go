@@ -362,7 +362,7 @@ func TestP310_MediaFollowsPolicy(t *testing.T) {
 						}
 						gone := send(t, reader, "GET", strings.Replace(path, at, strings.Split(at, "/")[0]+"/"+strings.Repeat("a", 32), 1), nil)
 						expect(t, name+" of "+owner, a, 404, "M_NOT_FOUND")
-						if !bytes.Equal(a.body, gone.body) || !slices.Equal(headers(a), headers(gone)) {
+						if sameBut(string(a.body)) != sameBut(string(gone.body)) || !slices.Equal(headers(a), headers(gone)) {
 							t.Errorf("%s of %s: refused is %s %v, absent %s %v", name, owner, a.body, headers(a), gone.body, headers(gone))
 						}
 					}
@@ -384,7 +384,7 @@ func TestP310_MediaFollowsPolicy(t *testing.T) {
 func headers(f fetched) []string {
 	var out []string
 	for name, values := range f.Header {
-		if name == "X-Request-Id" || name == "Date" {
+		if name == "X-Request-Id" || name == "Date" || name == "Content-Length" { // the length is that of the body
 			values = nil
 		}
 		out = append(out, name+": "+strings.Join(values, ","))

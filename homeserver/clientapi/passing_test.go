@@ -3,6 +3,7 @@ package clientapi_test
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -140,7 +141,7 @@ func TestP301_PresenceByHTTP(t *testing.T) {
 		nobody := get(anna, "@nobody:acme.example")
 		want(t, "nobody", nobody, 404, "M_NOT_FOUND")
 		for _, pair := range [][2]*guest{{anna, vera}, {vera, anna}, {anna, gina}, {gina, anna}, {gina, vera}} {
-			if a := get(pair[0], pair[1].id); a.String() != nobody.String() {
+			if a := get(pair[0], pair[1].id); !a.decided() || sameBut(a.String()) != sameBut(nobody.String()) {
 				t.Errorf("%s asks for %s: %s, want the answer for nobody", pair[0].id, pair[1].id, a)
 			}
 		}
@@ -247,4 +248,9 @@ func TestC173_Tags(t *testing.T) {
 			t.Errorf("bob's tags %s", a)
 		}
 	})
+}
+
+// sameBut leaves the id of the decision out of an answer: every answer has its own.
+func sameBut(answer string) string {
+	return regexp.MustCompile(`"org.hansa.decision_id":"[^"]*"`).ReplaceAllString(answer, "")
 }
