@@ -126,7 +126,7 @@ func TestD441_D442_KillUnderLoad(t *testing.T) {
 		t.Run(database, func(t *testing.T) {
 			t.Parallel()
 			kills := int(number(t, "HANSA_CHAOS_KILLS", 8))
-			r := weather(t, Plan{Seed: seed(t), Strikes: kills}, newServer(t, database), time.Minute+time.Duration(kills)*5*time.Second)
+			r := weather(t, Plan{Seed: seed(t), Strikes: kills}, newServer(t, database), 3*time.Minute+time.Duration(kills)*5*time.Second)
 			if median := r.Ready[len(r.Ready)/2]; median > 2*time.Second {
 				t.Errorf("the server is ready %v after a kill, want 2 s", median)
 			}
@@ -142,7 +142,7 @@ func TestD443_RoomsAreWholeOrAbsent(t *testing.T) {
 			t.Parallel()
 			kills := int(number(t, "HANSA_CHAOS_KILLS", 12)) / 2
 			r := weather(t, Plan{Seed: seed(t), Strikes: kills, People: 4, Rooms: 1, Kinds: []string{"room"}, Aims: []string{"create"}, Pause: 2 * time.Millisecond},
-				newServer(t, database), time.Minute+time.Duration(kills)*5*time.Second)
+				newServer(t, database), 3*time.Minute+time.Duration(kills)*5*time.Second)
 			if r.Acked["rooms"] == 0 {
 				t.Error("no room was made")
 			}

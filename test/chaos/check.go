@@ -265,7 +265,7 @@ func (s *Storm) checkName(ctx context.Context, r *Report, p *Person) error {
 			path = roomPath(room, "/state/m.room.member/"+esc(p.ID))
 		}
 		got := ""
-		for try := 0; got != want && try < 100; try++ {
+		for try := 0; got != want && try < 900; try++ { // what spreads names waits longer and longer while the server is struck
 			if err := s.rest(ctx, min(time.Duration(try)*20, 100)*time.Millisecond); err != nil {
 				return err
 			}

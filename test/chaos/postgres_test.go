@@ -57,7 +57,8 @@ func TestD453_PostgresRestarts(t *testing.T) {
 	c := newCluster(t)
 	var slow time.Duration
 	s := newServer(t, c.url)
-	weather(t, Plan{Seed: seed(t), Strikes: int(number(t, "HANSA_CHAOS_KILLS", 16)) / 4, Strike: func(ctx context.Context, _ *rand.Rand) error {
+	crashes := int(number(t, "HANSA_CHAOS_KILLS", 16)) / 4
+	weather(t, Plan{Seed: seed(t), Strikes: crashes, Strike: func(ctx context.Context, _ *rand.Rand) error {
 		if _, err := setup("crash", c.dir); err != nil {
 			return err
 		}
@@ -67,7 +68,7 @@ func TestD453_PostgresRestarts(t *testing.T) {
 		}
 		slow = max(slow, time.Since(began))
 		return nil
-	}}, s, 5*time.Minute)
+	}}, s, 3*time.Minute+time.Duration(crashes)*15*time.Second)
 	t.Logf("ready %v after the database was back, at the latest", slow.Round(time.Millisecond))
 	if slow > 3*time.Second {
 		t.Errorf("the server is ready %v after the database is, want 3 s", slow)
@@ -83,7 +84,8 @@ func TestD454_AmbiguousCommit(t *testing.T) {
 	}
 	t.Cleanup(p.Close)
 	s := newServer(t, url)
-	r := weather(t, Plan{Seed: seed(t), Strikes: int(number(t, "HANSA_CHAOS_KILLS", 20)), Strike: func(ctx context.Context, rng *rand.Rand) error {
+	cuts := int(number(t, "HANSA_CHAOS_KILLS", 20))
+	r := weather(t, Plan{Seed: seed(t), Strikes: cuts, Strike: func(ctx context.Context, rng *rand.Rand) error {
 		select {
 		case <-p.CutNext([]Cut{BeforeCommit, AfterCommit, AfterCommit}[rng.IntN(3)]):
 		case <-ctx.Done():
@@ -93,7 +95,7 @@ func TestD454_AmbiguousCommit(t *testing.T) {
 			p.CutAll()
 		}
 		return nil
-	}}, s, 5*time.Minute)
+	}}, s, 3*time.Minute+time.Duration(cuts)*5*time.Second)
 	s.Stop()
 	if n := p.Broken(); n < r.Strikes {
 		t.Errorf("%d connections were cut in %d strikes", n, r.Strikes)
