@@ -19,6 +19,8 @@ type dialect struct {
 	set func(list any) any
 	// setup prepares a new connection and refuses one with unsafe settings.
 	setup func(ctx context.Context, c *sql.Conn) error
+	// tidy is called by the writer between two transactions, now and then; nil where nothing is to be done.
+	tidy func(ctx context.Context, c *sql.Conn) error
 	// singleWriter is true where one connection does all writing (SQLite).
 	singleWriter bool
 	// isUnique, isRetry, isGone classify errors of the driver: a violated unique key, a transaction that may be tried

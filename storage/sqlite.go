@@ -58,6 +58,7 @@ func sqliteDialect() *dialect {
 			return string(b)
 		},
 		setup:    sqliteSetup,
+		tidy:     sqliteTidy,
 		isUnique: func(err error) bool { return sqliteCode(err)&0xff == sqlite3.SQLITE_CONSTRAINT },
 		isRetry:  func(err error) bool { c := sqliteCode(err) & 0xff; return c == sqlite3.SQLITE_BUSY },
 		isGone: func(err error) bool {
@@ -115,6 +116,25 @@ func sqliteSetup(ctx context.Context, c *sql.Conn) error {
 		return fmt.Errorf("SQLite runs with synchronous=%d and journal_mode=%s; acknowledged writes need 2 (FULL) and wal", sync, mode)
 	}
 	return nil
+}
+
+// walMax is from how many pages of 4 KiB on the write-ahead log is begun anew.
+const walMax = 16000
+
+// sqliteTidy begins the write-ahead log anew when it is long. SQLite does so by itself only in a moment without readers, and a busy
+// server has none: the log would grow without end and every read would search in it. Here new readers are led to the database file,
+// and the old ones get a moment to finish; when they do not, the next time will do.
+func sqliteTidy(ctx context.Context, c *sql.Conn) error {
+	var busy, pages, moved int
+	if err := c.QueryRowContext(ctx, "PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &pages, &moved); err != nil || pages < walMax {
+		return err
+	}
+	if _, err := c.ExecContext(ctx, "PRAGMA busy_timeout = 200"); err != nil {
+		return err
+	}
+	err := c.QueryRowContext(ctx, "PRAGMA wal_checkpoint(RESTART)").Scan(&busy, &pages, &moved)
+	_, terr := c.ExecContext(ctx, "PRAGMA busy_timeout = 10000")
+	return errors.Join(err, terr)
 }
 
 func versionLess(a, b string) bool {

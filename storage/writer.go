@@ -108,6 +108,23 @@ func (j *job) size() int {
 type writer struct {
 	db *DB
 	c  *conn
+	// commits are those since the connection was last tidied.
+	commits int
+}
+
+// tidyEvery is after how many commits the connection is tidied.
+const tidyEvery = 500
+
+// tidy does what has to be done between two transactions now and then.
+func (w *writer) tidy() {
+	if w.commits++; w.commits < tidyEvery || w.db.d.tidy == nil || w.c == nil {
+		return
+	}
+	w.commits = 0
+	if err := w.db.d.tidy(context.Background(), w.c.c); err != nil {
+		w.db.log.WithError(err).Warn("the write-ahead log could not be begun anew")
+		w.discard(err)
+	}
 }
 
 func (w *writer) close() {
@@ -125,6 +142,7 @@ func (w *writer) run(batch []*job) {
 			for i, j := range batch {
 				j.done <- errs[i]
 			}
+			w.tidy()
 			return
 		}
 		var conflict *conflictError

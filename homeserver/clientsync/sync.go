@@ -42,6 +42,9 @@ type Request struct {
 	StateAfter string
 	// Recheck is called before anything is told; an error (a token revoked meanwhile) ends the request.
 	Recheck func(context.Context) error
+
+	// reopened are rooms that were withheld and are open again.
+	reopened map[matrix.RoomID]bool
 }
 
 // roomNews is what is new in one room for one reader.
@@ -108,7 +111,10 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 	if err := s.acknowledge(ctx, &q, b, d); err != nil {
 		return nil, err
 	}
-	if q.Since == nil || q.FullState || q.Since.ToDevice > 0 {
+	if q.reopened, err = s.reopened(ctx, &q, b); err != nil {
+		return nil, err
+	}
+	if q.Since == nil || q.FullState || q.Since.ToDevice > 0 || len(q.reopened) > 0 {
 		return s.fromDatabase(ctx, &q, b, d)
 	}
 	deadline := s.Now().Add(min(q.Timeout, MaxTimeout))
@@ -141,6 +147,12 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 		}
 		if err := s.wait(ctx, more, wait); err != nil {
 			return nil, err
+		}
+		if q.reopened, err = s.reopened(ctx, &q, b); err != nil {
+			return nil, err
+		}
+		if len(q.reopened) > 0 {
+			return s.fromDatabase(ctx, &q, b, d)
 		}
 	}
 }
@@ -258,8 +270,37 @@ func (s *Service) fromInbox(q *Request, b *inbox, list []delivery, upto int64) (
 			r.membership = auth.Leave
 		}
 	}
+	if at := n.brim(q); at > 0 {
+		for len(list) > 0 && list[len(list)-1].pos > at {
+			list = list[:len(list)-1]
+		}
+		return s.fromInbox(q, b, list, at)
+	}
 	n.cut(q)
 	return n, nil
+}
+
+// maxRounds is in how many responses a reader who is a little behind is told everything. Who asks for fewer events than minRound wants
+// the newest, not all.
+const maxRounds, minRound = 5, 10
+
+// brim is the position where the first timeline is full, for a reader who is so little behind that a few responses tell everything:
+// the rest then comes with the next one, and there is no gap. It is 0 where all fits, or where a gap is better.
+func (n *news) brim(q *Request) (at int64) {
+	limit := timelineLimit(q.Filter)
+	if limit < minRound {
+		return 0
+	}
+	for _, id := range n.order {
+		list := filterTimeline(n.rooms[id].timeline, q.Filter, id)
+		switch {
+		case len(list) > maxRounds*limit:
+			return 0
+		case len(list) > limit && (at == 0 || list[limit-1].Pos < at):
+			at = list[limit-1].Pos
+		}
+	}
+	return at
 }
 
 // event sorts one event into its room.

@@ -83,7 +83,7 @@ func TestSync_MemoryAndDatabaseAgree(t *testing.T) {
 		ben.Join(room)
 		ben.Sync(0)
 		since := ben.Since
-		for i := 0; i < 30; i++ {
+		for i := 0; i < 80; i++ {
 			anna.Send(room, fmt.Sprint("m", i))
 			if i == 5 {
 				anna.Must("PUT", "/rooms/"+hstest.Esc(room)+"/state/m.room.topic/", map[string]any{"topic": "new"})
@@ -111,12 +111,12 @@ func TestSync_GapIsClosedByMessages(t *testing.T) {
 		room := anna.CreateRoom(map[string]any{"preset": "public_chat"})
 		ben.Join(room)
 		ben.Sync(0)
-		for i := 0; i < 40; i++ {
+		for i := 0; i < 60; i++ {
 			anna.Send(room, fmt.Sprint(i))
 		}
 		a := ben.Sync(0)
 		if a.Get("rooms", "join", room, "timeline", "limited") != true {
-			t.Fatalf("40 new events are not limited: %s", a.Raw)
+			t.Fatalf("60 new events are not limited: %s", a.Raw)
 		}
 		got := bodies(a.Timeline(room))
 		from := a.String("rooms", "join", room, "timeline", "prev_batch")
@@ -133,11 +133,50 @@ func TestSync_GapIsClosedByMessages(t *testing.T) {
 			}
 		}
 		var want []string
-		for i := 0; i < 40; i++ {
+		for i := 0; i < 60; i++ {
 			want = append(want, fmt.Sprint(i))
 		}
 		if got != strings.Join(want, " ") {
 			t.Errorf("history is %q", got)
+		}
+	})
+}
+
+// Who is a little behind is told everything, in as many responses as it takes.
+func TestSync_ALittleBehindIsNoGap(t *testing.T) {
+	t.Parallel()
+	each(t, hstest.Options{}, func(t *testing.T, s *hstest.Server) {
+		anna, ben := s.User("anna"), s.User("ben")
+		busy, quiet := anna.CreateRoom(map[string]any{"preset": "public_chat"}), anna.CreateRoom(map[string]any{"preset": "public_chat"})
+		ben.Join(busy)
+		ben.Join(quiet)
+		ben.Sync(0)
+		var want, got []string
+		for i := 0; i < 45; i++ {
+			anna.Send(busy, fmt.Sprint(i))
+			want = append(want, fmt.Sprint(i))
+		}
+		anna.Send(quiet, "at last")
+		for answers := 1; ; answers++ {
+			a := ben.Sync(0)
+			if a.Get("rooms", "join", busy, "timeline", "limited") == true {
+				t.Fatalf("there is a gap: %s", a.Raw)
+			}
+			if text := bodies(a.Timeline(busy)); text != "" {
+				got = append(got, text)
+			}
+			if count, ok := a.Get("rooms", "join", busy, "unread_notifications", "notification_count").(float64); ok && int(count) != len(strings.Fields(strings.Join(got, " "))) {
+				t.Errorf("%v unread after %q", count, got)
+			}
+			if bodies(a.Timeline(quiet)) == "at last" {
+				break
+			}
+			if answers > 10 {
+				t.Fatal("the end does not come")
+			}
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("told: %q", got)
 		}
 	})
 }
