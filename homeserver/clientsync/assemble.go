@@ -33,7 +33,7 @@ func (s *Service) assemble(ctx context.Context, q *Request, b *inbox, d *device,
 	if err := a.load(); err != nil {
 		return nil, false, err
 	}
-	token := Token{Pos: n.upto, Ephemeral: n.ephUpto}
+	token := Token{Pos: n.upto, Ephemeral: n.ephUpto, Held: a.held()}
 	if len(n.toDevice) > toDeviceMax {
 		n.toDevice = n.toDevice[:toDeviceMax]
 		token.ToDevice = n.toDevice[toDeviceMax-1].Pos
@@ -77,6 +77,8 @@ type assembly struct {
 	dst      []byte
 	contacts *Contacts
 	ignored  map[matrix.UserID]bool
+	// closed are the rooms that were left out because of policy.
+	closed []matrix.RoomID
 	// members are lazy-loaded memberships, by room and user.
 	members map[matrix.RoomID]map[matrix.UserID]*storage.Event
 }
@@ -108,6 +110,7 @@ func (a *assembly) screen() error {
 				return err
 			}
 			if !open {
+				a.closed = append(a.closed, id)
 				delete(a.n.rooms, id)
 				continue
 			}
@@ -198,7 +201,11 @@ func (a *assembly) showEvents(list []*storage.Event) []*storage.Event {
 func (a *assembly) mayBeInvited(r *roomNews) bool {
 	for _, e := range r.stripped {
 		if e.Is(typeMember, string(a.q.User)) {
-			return !a.ignored[e.Sender] && a.contacts.May(a.ctx, e.Sender)
+			if !a.contacts.May(a.ctx, e.Sender) {
+				a.closed = append(a.closed, r.id)
+				return false
+			}
+			return !a.ignored[e.Sender]
 		}
 	}
 	return true

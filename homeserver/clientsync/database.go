@@ -89,6 +89,9 @@ func (g *gathering) memberships() error {
 	if err != nil {
 		return err
 	}
+	if list, err = g.withReopened(list); err != nil {
+		return err
+	}
 	sort.Slice(list, func(i, j int) bool { return list[i].RoomID < list[j].RoomID })
 	var changed []storage.Member
 	for _, m := range list {
@@ -96,14 +99,14 @@ func (g *gathering) memberships() error {
 			continue
 		}
 		switch {
-		case m.Membership == auth.Join && (g.n.first || g.q.FullState):
+		case m.Membership == auth.Join && (g.n.first || g.q.FullState || g.q.reopened[m.RoomID]):
 			g.fresh = append(g.fresh, m)
 		case m.Membership == auth.Join && m.Pos <= g.n.since:
 			g.joined = append(g.joined, m)
 		case m.Membership == auth.Join:
 			changed = append(changed, m)
 		case m.Membership == auth.Invite || m.Membership == auth.Knock:
-			if m.Pos > g.n.since {
+			if m.Pos > g.n.since || g.q.reopened[m.RoomID] {
 				g.asked = append(g.asked, m)
 			}
 		case g.n.first:
@@ -115,6 +118,24 @@ func (g *gathering) memberships() error {
 		}
 	}
 	return g.sortChanged(changed)
+}
+
+// withReopened adds the rooms that were withheld and are open again, and in which nothing has happened since.
+func (g *gathering) withReopened(list []storage.Member) ([]storage.Member, error) {
+	if len(g.q.reopened) == 0 || g.q.FullState {
+		return list, nil
+	}
+	have := map[matrix.RoomID]bool{}
+	for _, m := range list {
+		have[m.RoomID] = true
+	}
+	all, err := g.tx.LoadUserRooms(g.q.User)
+	for _, m := range all {
+		if g.q.reopened[m.RoomID] && !have[m.RoomID] {
+			list = append(list, m)
+		}
+	}
+	return list, err
 }
 
 const (
@@ -221,6 +242,7 @@ func (g *gathering) timelines() error {
 		r := g.n.room(m.RoomID)
 		r.membership, r.newly, r.recount, r.moved = auth.Join, true, true, true
 		g.timeline(r, fresh[m.RoomID], limit, false)
+		r.limited = r.limited || g.q.reopened[m.RoomID] // the client has some of it already
 	}
 	return g.visibility()
 }

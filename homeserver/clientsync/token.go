@@ -15,6 +15,8 @@ type Token struct {
 	// ToDevice is the position of the last to-device message that was given, where there were more than fit; else 0, which
 	// means that all up to Pos were given.
 	ToDevice int64
+	// Held names rooms of which something was left out because policy had closed them.
+	Held []uint32
 }
 
 // String is the form that clients carry around.
@@ -29,16 +31,24 @@ func (t Token) String() string {
 		b = append(b, '_')
 		b = strconv.AppendInt(b, t.ToDevice, 10)
 	}
+	if len(t.Held) > 0 {
+		b = appendHeld(append(b, '~'), t.Held)
+	}
 	return string(b)
 }
 
 // ParseToken reads a token. A token that this server cannot have given is M_INVALID_PARAM.
 func ParseToken(s string) (Token, error) {
 	bad := matrix.InvalidParam("%.40q is not a token of this server.", s)
-	if len(s) > 64 || !strings.HasPrefix(s, "s") {
+	if len(s) > 64+8*maxHeld || !strings.HasPrefix(s, "s") {
 		return Token{}, bad
 	}
-	parts := strings.Split(s[1:], "_")
+	places, names, withheld := strings.Cut(s[1:], "~")
+	held, ok := parseHeld(names)
+	if withheld != ok {
+		return Token{}, bad
+	}
+	parts := strings.Split(places, "_")
 	if len(parts) > 3 {
 		return Token{}, bad
 	}
@@ -50,7 +60,7 @@ func ParseToken(s string) (Token, error) {
 		}
 		n[i] = v
 	}
-	return Token{Pos: n[0], Ephemeral: n[1], ToDevice: n[2]}, nil
+	return Token{Pos: n[0], Ephemeral: n[1], ToDevice: n[2], Held: held}, nil
 }
 
 // toDevice is the position up to which to-device messages were given.

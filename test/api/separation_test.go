@@ -273,3 +273,48 @@ func TestLeak_LeavingASeparatedRoom(t *testing.T) {
 		}
 	})
 }
+
+// What was sent before two people were parted, and not yet delivered, reaches the reader when policy lets them meet again: either in the
+// timeline, or by telling that the timeline has a gap, which /messages closes.
+func TestP359_NothingIsLostOverASeparation(t *testing.T) {
+	t.Parallel()
+	each(t, hstest.Options{}, func(t *testing.T, s *hstest.Server) {
+		set := func(text string) {
+			s.WritePolicy("acme.example/pools.yaml", text)
+			s.ReloadPolicy()
+		}
+		set(poolsTogether)
+		anna, ben := s.User("anna", "left"), s.User("ben", "right")
+		for _, restart := range []bool{false, true} {
+			room := anna.CreateRoom(object{"preset": "public_chat"})
+			ben.Join(room)
+			ben.Sync(0)
+			anna.Send(room, "BEFORE")
+			anna.Must("PUT", "/rooms/"+hstest.Esc(room)+"/state/m.room.topic", object{"topic": "BEFORE"})
+			set(poolsApart)
+			if a := ben.Sync(0); strings.Contains(string(a.Raw), "BEFORE") {
+				t.Errorf("while parted: %s", a.Raw)
+			}
+			ben.Sync(0)
+			if restart {
+				s.Restart()
+			}
+			set(poolsTogether)
+			anna.Send(room, "AFTER")
+			a := ben.Until("what is new", func(a hstest.Answer) bool { return strings.Contains(string(a.Raw), "AFTER") })
+			switch {
+			case strings.Contains(bodies(a.Timeline(room)), "BEFORE"):
+			case a.Get("rooms", "join", room, "timeline", "limited") != true:
+				t.Errorf("restart %v: the timeline has a hole and does not say so: %s", restart, a.Raw)
+			default:
+				from := a.String("rooms", "join", room, "timeline", "prev_batch")
+				if m := ben.Must("GET", "/rooms/"+hstest.Esc(room)+"/messages?dir=b&from="+url.QueryEscape(from), nil); !strings.Contains(string(m.Raw), "BEFORE") {
+					t.Errorf("restart %v: the gap cannot be closed: %s", restart, m.Raw)
+				}
+			}
+			if !strings.Contains(string(a.Raw), `"topic":"BEFORE"`) {
+				t.Errorf("restart %v: the state has a hole: %s", restart, a.Raw)
+			}
+		}
+	})
+}
