@@ -31,7 +31,7 @@ func importTable() map[string]string {
 	const (
 		protocol = " matrix/... "
 		facts    = protocol + " storage storage/statemap policy rego "
-		room     = facts + " homeserver/stream homeserver/room "
+		room     = facts + " homeserver/stream homeserver/room federation "
 	)
 	return map[string]string{
 		"matrix/...":              protocol,
@@ -40,8 +40,9 @@ func importTable() map[string]string {
 		"storage/...":             protocol + " storage/... ",
 		"rego/...":                "",
 		"policy/...":              protocol + " storage rego policy/... ",
+		"federation":              protocol,
 		"homeserver/stream":       facts,
-		"homeserver/room":         facts + " homeserver/stream ",
+		"homeserver/room":         facts + " homeserver/stream federation ",
 		"homeserver/membership":   room,
 		"homeserver/directory":    room,
 		"homeserver/account":      room,

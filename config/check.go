@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -30,6 +32,22 @@ func (in *input) check(c *Config) {
 			in.fail("listen.admin", "must differ from listen.client")
 		}
 	}
+	if c.Listen.Federation != "" {
+		try("listen.federation", checkAddress(c.Listen.Federation))
+		if c.TLS.Certificate == "" || c.TLS.Key == "" {
+			in.fail("listen.federation", "needs tls.certificate and tls.key")
+		}
+	}
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		in.fail("tls", "needs both certificate and key")
+	}
+	if c.NATS != "" {
+		try("nats", checkNATS(c.NATS))
+	}
+	if (c.NATS != "" || c.NATSFile != "") && strings.HasPrefix(c.Database, "sqlite:") && c.DatabaseFile == "" {
+		in.fail("nats", "is for several nodes, which need a database of postgres://...")
+	}
+	in.checkFederation(&c.Federation)
 	if _, err := c.Listen.ReadProxies(); err != nil {
 		in.fail("listen.trusted_proxies", "%v", err)
 	}
@@ -68,6 +86,48 @@ func (in *input) check(c *Config) {
 	if c.Media.MaxUpload == 0 {
 		in.fail("media.max_upload", "must be more than 0")
 	}
+}
+
+func (in *input) checkFederation(f *Federation) {
+	for i, d := range f.DefaultPartners {
+		if _, err := matrix.ParseServerName(d); err != nil && d != "*" {
+			in.fail(fmt.Sprintf("federation.default_partners[%d]", i), "%q is neither a server name nor *", d)
+		}
+	}
+	seen := map[matrix.ServerName]bool{}
+	for i, r := range f.Servers {
+		at := fmt.Sprintf("federation.servers[%d].", i)
+		switch {
+		case r.Name == "":
+			in.fail(at+"name", "must not be empty")
+		case seen[r.Name]:
+			in.fail(at+"name", "%s is there twice", r.Name)
+		}
+		seen[r.Name] = true
+		if r.Address != "" {
+			if err := checkAddress(r.Address); err != nil {
+				in.fail(at+"address", "%v", err)
+			}
+		}
+		for _, pin := range r.Pins {
+			if b, err := base64.StdEncoding.DecodeString(pin); err != nil || len(b) != sha256.Size {
+				in.fail(at+"pins", "%q is not the base64 of 32 bytes", pin)
+			}
+		}
+	}
+}
+
+func checkNATS(list string) error {
+	for _, s := range strings.Split(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(s))
+		if err != nil {
+			return errors.New("is not a URL") // the error of url.Parse would repeat the password
+		}
+		if u.Scheme != "nats" && u.Scheme != "tls" || u.Host == "" {
+			return errors.New("must be nats://host:port or tls://host:port, several separated by commas")
+		}
+	}
+	return nil
 }
 
 func checkDatabase(s string) error {

@@ -19,14 +19,27 @@ type Config struct {
 	// A file that holds the value of database, for a URL with a password in it. It wins over database.
 	DatabaseFile string `yaml:"database_file"`
 
+	// Where several nodes on one PostgreSQL tell each other of news: "nats://host:4222", several separated by commas, or "tls://...".
+	// Empty: this node is alone, or hears of the others by asking the database.
+	NATS string `yaml:"nats"`
+
+	// A file that holds the value of nats, for a URL with a password or token in it. It wins over nats.
+	NATSFile string `yaml:"nats_file"`
+
 	// The addresses that the server listens on, as host:port.
 	Listen Listen `yaml:"listen"`
+
+	// The certificate of the federation listener.
+	TLS TLS `yaml:"tls"`
 
 	// The Matrix domains that this deployment hosts. The first one answers a request that names none.
 	Tenants []Tenant `yaml:"tenants"`
 
 	// The rules that decide who may do what.
 	Policy Policy `yaml:"policy"`
+
+	// Servers elsewhere: how they are reached, and with whom a tenant may speak without an agreement.
+	Federation Federation `yaml:"federation"`
 
 	// Files that users upload.
 	Media Media `yaml:"media"`
@@ -49,9 +62,52 @@ type Listen struct {
 	// write into X-Forwarded-For is taken for the client's address in limits, policies and device lists; what others write is not.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 
+	// The server-server API, with TLS as below: other servers look for it on port 8448. Empty: it is served on the address
+	// of the client-server API, and a reverse proxy does the TLS.
+	Federation string `yaml:"federation"`
+
 	// The admin API, /metrics, /healthz and /readyz. Keep it away from the internet; empty turns it off.
 	// The hansa commands do not need it: they use the socket in data_dir.
 	Admin string `yaml:"admin"`
+}
+
+// TLS names the certificate of the federation listener. A renewed certificate is taken without a restart.
+type TLS struct {
+	// A file with the certificate for the names of all tenants and its chain, PEM.
+	Certificate string `yaml:"certificate"`
+
+	// A file with its private key, PEM.
+	Key string `yaml:"key"`
+}
+
+// Federation says how servers elsewhere are reached.
+type Federation struct {
+	// A file with certificates (PEM) of authorities that are trusted beside those of the system, for a private network.
+	TrustedCAFile string `yaml:"trusted_ca_file"`
+
+	// Whether servers may be reached at loopback and private addresses. Leave it off where partners are on the internet: a
+	// name that points into your network would lead there.
+	AllowPrivateAddresses bool `yaml:"allow_private_addresses"`
+
+	// Domains that every tenant may speak with without an agreement; ["*"] federates with everybody. The policy can still refuse.
+	DefaultPartners []string `yaml:"default_partners"`
+
+	// What is known of single servers beyond what DNS and certificates say; most need no entry. Each has a name, an address
+	// (host:port, instead of what DNS says) and pins (SHA-256 of its public keys, base64):
+	// [{name: partner.example, address: "10.0.0.5:8448", pins: ["..."]}]
+	Servers []RemoteServer `yaml:"servers"`
+}
+
+// RemoteServer is what is known of one server elsewhere.
+type RemoteServer struct {
+	// Its server name.
+	Name matrix.ServerName `yaml:"name"`
+
+	// Where it is reached, as host:port, instead of what DNS says. The certificate must still be that of the server name.
+	Address string `yaml:"address"`
+
+	// Its public keys: SHA-256 of the certificate's SubjectPublicKeyInfo, base64. With one of them here, no other is accepted.
+	Pins []string `yaml:"pins"`
 }
 
 // Tenant is one hosted Matrix domain.
@@ -125,6 +181,7 @@ func defaults(dataDir string) *Config {
 		Database:      "sqlite:" + filepath.Join(dataDir, "hansa.db"),
 		Listen:        Listen{Client: "127.0.0.1:8008", TrustedProxies: []string{}, Admin: "127.0.0.1:8009"},
 		Policy:        Policy{Bundles: []string{"policy"}},
+		Federation:    Federation{DefaultPartners: []string{}},
 		Media:         Media{Path: filepath.Join(dataDir, "media"), MaxUpload: 50 << 20},
 		Limits:        Limits{Enabled: true},
 		ShutdownGrace: Duration(10 * time.Second),

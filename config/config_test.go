@@ -36,6 +36,7 @@ func TestParse_Defaults(t *testing.T) {
 			PublicURL: "https://acme.example", Registration: RegistrationClosed,
 		}},
 		Policy:        Policy{Bundles: []string{"/etc/hansa/policy"}},
+		Federation:    Federation{DefaultPartners: []string{}},
 		Media:         Media{Path: "/etc/hansa/data/media", MaxUpload: 50 << 20},
 		Limits:        Limits{Enabled: true},
 		ShutdownGrace: Duration(10 * time.Second),
@@ -117,6 +118,12 @@ func TestParse_Mistakes(t *testing.T) {
 		{"value for list", minimal + "policy: {bundles: x}\n", nil, []string{"policy.bundles: needs a list"}},
 		{"value for section", minimal + "limits: true\n", nil, []string{"limits: needs a mapping"}},
 		{"no bundles", minimal + "policy: {bundles: []}\n", nil, []string{"policy.bundles: name at least one"}},
+		{"federation listener without certificate", minimal + "listen: {federation: '0.0.0.0:8448'}\n", nil, []string{"tls.certificate"}},
+		{"certificate without key", minimal + "tls: {certificate: c.pem}\n", nil, []string{"tls: needs both"}},
+		{"default partner", minimal + "federation: {default_partners: ['a b']}\n", nil, []string{"federation.default_partners[0]"}},
+		{"remote server", minimal + "federation: {servers: [{address: x, pins: [y]}]}\n", nil, []string{"federation.servers[0].name", "federation.servers[0].address", "federation.servers[0].pins"}},
+		{"nats with sqlite", minimal + "nats: 'nats://h:4222'\n", nil, []string{"nats: is for several nodes"}},
+		{"nats scheme", minimal + "database: postgres://h/d\nnats: 'http://h'\n", nil, []string{"h.yaml:3: nats: must be nats://"}},
 		{"anchor", "data_dir: &x y\n", nil, []string{"h.yaml:1:", "not supported"}},
 		{"duplicate key", "data_dir: x\ndata_dir: y\n", nil, []string{"h.yaml:2:", "data_dir"}},
 		{"two documents", minimal + "---\n" + minimal, nil, []string{"more than one YAML document"}},
@@ -222,6 +229,9 @@ func TestYAML_ReadsBack(t *testing.T) {
 	c.Media.MaxUpload = 1000
 	c.Policy.Bundles = []string{"a, b", "true", "8"}
 	c.Tenants[0].Registration = RegistrationOpen
+	c.NATS = "nats://u:p%23@h:4222, tls://h2:4222"
+	c.Federation.DefaultPartners = []string{"*"}
+	c.Federation.Servers = []RemoteServer{{Name: "partner.example", Address: "10.0.0.5:8448", Pins: []string{"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}}}
 	text, err := c.YAML()
 	if err != nil {
 		t.Fatal(err)

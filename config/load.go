@@ -53,6 +53,10 @@ func (c *Config) resolve(dir string) {
 	}
 	join(&c.DataDir)
 	join(&c.DatabaseFile)
+	join(&c.NATSFile)
+	join(&c.TLS.Certificate)
+	join(&c.TLS.Key)
+	join(&c.Federation.TrustedCAFile)
 	join(&c.Media.Path)
 	for i := range c.Policy.Bundles {
 		join(&c.Policy.Bundles[i])
@@ -86,6 +90,21 @@ func (c *Config) ReadDatabase() (string, error) {
 		return "", fmt.Errorf("database_file: %w", err)
 	}
 	return resolveDatabase(url, filepath.Dir(c.file)), nil
+}
+
+// ReadNATS returns the URLs of NATS: the content of nats_file where that is set, else nats. Empty means none.
+func (c *Config) ReadNATS() (string, error) {
+	if c.NATSFile == "" {
+		return c.NATS, nil
+	}
+	urls, err := readSecret("nats_file", c.NATSFile)
+	if err != nil {
+		return "", err
+	}
+	if err := checkNATS(urls); err != nil {
+		return "", fmt.Errorf("nats_file: %w", err)
+	}
+	return urls, nil
 }
 
 // ReadSharedSecret returns the registration shared secret, empty where none is configured.

@@ -106,7 +106,7 @@ func (w *writer) value(key string, v reflect.Value, indent int) error {
 	case v.Kind() == reflect.Struct:
 		w.line(indent, key+":")
 		return w.fields(v, indent+1, "")
-	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct && v.Len() > 0:
 		w.line(indent, key+":")
 		for i := range v.Len() {
 			if err := w.fields(v.Index(i), indent+2, "- "); err != nil {

@@ -169,7 +169,7 @@ func (tx *Tx) LoadTimelines(rooms []matrix.RoomID, since, upto int64, limit int)
 	if len(rooms) == 0 {
 		return out, nil
 	}
-	list, err := tx.events(timelinesSQL, setOf(tx, rooms), since, upto, limit+1)
+	list, err := tx.events(timelinesSQL(), setOf(tx, rooms), since, upto, limit+1)
 	for _, e := range list {
 		out[e.RoomID] = append(out[e.RoomID], e)
 	}
@@ -296,7 +296,7 @@ func parseExtremities(s string) ([]matrix.EventID, error) {
 // LoadUnread returns, for each room, the newest visible events after what a user has read there (by an unthreaded receipt), has sent there, or since
 // the user joined, oldest first and at most limit a room.
 func (tx *Tx) LoadUnread(rooms []matrix.RoomID, user matrix.UserID, limit int) (map[matrix.RoomID][]*Event, error) {
-	return tx.byRoom(tx.events(unreadSQL, setOf(tx, rooms), dbText(string(user)), limit))
+	return tx.byRoom(tx.events(unreadSQL(), setOf(tx, rooms), dbText(string(user)), limit))
 }
 
 // newestSQL is the position of the newest visible event of room r that does not belong to the newest limit ones any more. It is to be
@@ -306,13 +306,17 @@ func newestSQL(limit, and string) string {
 		ORDER BY x.pos DESC LIMIT 1 OFFSET ` + limit + `), -9223372036854775807)`
 }
 
-var timelinesSQL = `WITH low AS MATERIALIZED (SELECT r.room_num, ` + newestSQL("$4", " AND x.pos <= $3") + ` AS pos FROM rooms r WHERE r.room_id SET($1)) ` +
-	selectEventSQL + `JOIN low ON low.room_num = e.room_num WHERE e.pos > $2 AND e.pos <= $3 AND e.pos > low.pos` + visibleSQL + `ORDER BY e.pos`
+func timelinesSQL() string {
+	return `WITH low AS MATERIALIZED (SELECT r.room_num, ` + newestSQL("$4", " AND x.pos <= $3") + ` AS pos FROM rooms r WHERE r.room_id SET($1)) ` +
+		selectEventSQL + `JOIN low ON low.room_num = e.room_num WHERE e.pos > $2 AND e.pos <= $3 AND e.pos > low.pos` + visibleSQL + `ORDER BY e.pos`
+}
 
-var unreadSQL = `WITH marks AS MATERIALIZED (SELECT m.room_num, m.pos AS joined,
+func unreadSQL() string {
+	return `WITH marks AS MATERIALIZED (SELECT m.room_num, m.pos AS joined,
 		COALESCE((SELECT MAX(p.event_pos) FROM receipts p WHERE p.room_num = r.room_num AND p.user_id = $2 AND p.thread_id = ''
 			AND p.receipt_type IN ('m.read', 'm.read.private')), 0) AS seen, ` + newestSQL("$3", "") + ` AS oldest
 		FROM rooms r JOIN memberships m ON m.room_num = r.room_num AND m.user_id = $2 WHERE r.room_id SET($1)),
 	low AS MATERIALIZED (SELECT room_num, CASE WHEN joined >= seen AND joined >= oldest THEN joined WHEN seen >= oldest THEN seen
 		ELSE oldest END AS pos FROM marks) ` +
-	selectEventSQL + `JOIN low ON low.room_num = e.room_num WHERE e.pos > low.pos` + visibleSQL + `ORDER BY e.pos`
+		selectEventSQL + `JOIN low ON low.room_num = e.room_num WHERE e.pos > low.pos` + visibleSQL + `ORDER BY e.pos`
+}

@@ -19,7 +19,7 @@ func TestPlans_NothingIsAskedForEachEvent(t *testing.T) {
 	for name, q := range map[string]struct {
 		text string
 		args []any
-	}{"timelines": {timelinesSQL, []any{"[]", 0, 0, 0}}, "unread": {unreadSQL, []any{"[]", "", 0}}} {
+	}{"timelines": {timelinesSQL(), []any{"[]", 0, 0, 0}}, "unread": {unreadSQL(), []any{"[]", "", 0}}} {
 		rows, err := db.sql.Query("EXPLAIN QUERY PLAN "+db.d.query(q.text), q.args...)
 		if err != nil {
 			t.Fatal(err)
