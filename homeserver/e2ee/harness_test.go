@@ -60,6 +60,10 @@ func (w *wall) Contact(a, b *policy.Party) bool {
 	return !w.denied[[2]string{a.ID, b.ID}]
 }
 
+func (w *wall) ContactDecision(a, b *policy.Party) policy.Decision {
+	return policy.Decision{Allow: w.Contact(a, b), Point: policy.Contact}
+}
+
 func (w *wall) Fresh(d policy.Decision) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

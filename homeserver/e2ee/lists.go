@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"hansa/matrix"
+	"hansa/policy"
 	"hansa/storage"
 )
 
@@ -39,7 +40,8 @@ func (s *Service) KeyChanges(ctx context.Context, viewer matrix.UserID, from, to
 	return out, err
 }
 
-// visible leaves out the users whom policy keeps from a viewer, and returns the others sorted, each once.
+// visible leaves out the users whom policy keeps from a viewer, and returns the others sorted, each once. As in everything that is told
+// of a room, it is enough that one of the two may reach the other.
 func (s *Service) visible(ctx context.Context, viewer matrix.UserID, users []matrix.UserID) ([]matrix.UserID, error) {
 	if len(users) == 0 {
 		return []matrix.UserID{}, nil
@@ -51,8 +53,27 @@ func (s *Service) visible(ctx context.Context, viewer matrix.UserID, users []mat
 		return nil, err
 	}
 	return slices.DeleteFunc(users, func(u matrix.UserID) bool {
-		return u != viewer && !s.Policy.Contact(parties[viewer], parties[u])
-	}), nil
+		if u != viewer && err == nil {
+			var ok bool
+			ok, err = s.either(parties[viewer], parties[u])
+			return !ok
+		}
+		return err != nil
+	}), err
+}
+
+// either tells whether one of two may know of the other. No answer is an error: what is left out now would never come again.
+func (s *Service) either(a, b *policy.Party) (bool, error) {
+	if s.Policy.Contact(a, b) || s.Policy.Contact(b, a) {
+		return true, nil
+	}
+	there, back := s.Policy.ContactDecision(a, b), s.Policy.ContactDecision(b, a)
+	for _, d := range []policy.Decision{there, back} {
+		if d.Err != nil && !there.Allow && !back.Allow {
+			return false, d.Error()
+		}
+	}
+	return there.Allow || back.Allow, nil
 }
 
 // DropDevices forgets the keys of devices. It runs in the transaction that removes the devices.

@@ -74,7 +74,47 @@ func TestKeyChanges_WhoSharesARoom(t *testing.T) {
 		r.member(anna, "leave")
 		check(from, none, []matrix.UserID{cleo})
 		w.wall.deny(anna, cleo)
+		check(from, none, []matrix.UserID{cleo}) // one of the two may reach the other
+		w.wall.deny(cleo, anna)
 		check(from, none, none)
+	})
+}
+
+// TestKeyChanges_Newcomer lets somebody come into a room when others have left it: of those nothing is told.
+func TestKeyChanges_Newcomer(t *testing.T) {
+	each(t, func(w *world) {
+		r := w.room("!r:acme.example")
+		r.member(cleo, "join")
+		r.member(bert, "join")
+		from := w.position()
+		left := func(viewer matrix.UserID, want ...matrix.UserID) {
+			w.t.Helper()
+			got, err := w.KeyChanges(w.ctx, viewer, from, w.position())
+			if w.must(err); !slices.Equal(got.Left, want) && len(got.Left)+len(want) > 0 {
+				w.t.Errorf("%s is told that %v left, want %v", viewer, got.Left, want)
+			}
+		}
+		r.member(bert, "leave")
+		r.member(anna, "join")
+		left(anna)
+		left(cleo, bert)
+		r.member(bert, "ban") // of whom the newcomer never met
+		left(anna)
+		left(cleo, bert)
+		r.member(anna, "join") // another name
+		r.member(cleo, "join")
+		left(anna)
+		left(cleo, bert)
+		r.member(bert, "leave")
+		r.member(bert, "join")
+		r.member(bert, "leave")
+		r.member(anna, "join")
+		left(anna, bert)
+		r.member(anna, "leave")
+		r.member(bert, "join")
+		r.member(bert, "leave")
+		r.member(anna, "join")
+		left(anna) // bert came back and went while anna was away
 	})
 }
 

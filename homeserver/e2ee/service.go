@@ -31,6 +31,8 @@ type Policy interface {
 	Decide(ctx context.Context, in *policy.Input) policy.Decision
 	// Contact says whether a may know of b.
 	Contact(a, b *policy.Party) bool
+	// ContactDecision is Contact with what kept it from answering.
+	ContactDecision(a, b *policy.Party) policy.Decision
 	// Fresh says whether nothing changed since the decision.
 	Fresh(d policy.Decision) bool
 }

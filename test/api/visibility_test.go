@@ -500,3 +500,23 @@ func TestC183_DeviceListsAfterLeave(t *testing.T) {
 		}
 	})
 }
+
+// A newcomer is told of the keys of those who are in the room, and nothing of those who were there before.
+func TestC183_DeviceListsOfNewcomer(t *testing.T) {
+	t.Parallel()
+	each(t, hstest.Options{}, func(t *testing.T, s *hstest.Server) {
+		owner, early, newcomer := s.User("owner"), s.User("early"), s.User("newcomer")
+		room := owner.CreateRoom(object{"preset": "public_chat"})
+		newcomer.Sync(0)
+		before := newcomer.Since
+		early.Join(room)
+		early.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", object{})
+		newcomer.Join(room)
+		owner.Must("POST", "/rooms/"+hstest.Esc(room)+"/ban", object{"user_id": early.ID})
+		newcomer.Must("PUT", "/profile/"+hstest.Esc(string(newcomer.ID))+"/displayname", object{"displayname": "New"})
+		a := newcomer.Must("GET", "/keys/changes?from="+url.QueryEscape(before), nil)
+		if !strings.Contains(fmt.Sprint(a.Get("changed")), string(owner.ID)) || strings.Contains(string(a.Raw), string(early.ID)) {
+			t.Errorf("changes for a newcomer: %s", a.Raw)
+		}
+	})
+}
