@@ -31,7 +31,7 @@ func importTable() map[string]string {
 	const (
 		protocol = " matrix/... "
 		facts    = protocol + " storage storage/statemap policy rego "
-		room     = facts + " homeserver/stream homeserver/room federation "
+		room     = facts + " homeserver/stream homeserver/room homeserver/ratelimit federation "
 	)
 	return map[string]string{
 		"matrix/...":              protocol,
@@ -41,6 +41,7 @@ func importTable() map[string]string {
 		"rego/...":                "",
 		"policy/...":              protocol + " storage rego policy/... ",
 		"federation":              protocol,
+		"homeserver/ratelimit":    protocol,
 		"homeserver/stream":       facts,
 		"homeserver/room":         facts + " homeserver/stream federation ",
 		"homeserver/membership":   room,

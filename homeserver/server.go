@@ -151,7 +151,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 		return fmt.Errorf("listen.trusted_proxies: %w", err)
 	}
 	s.API = clientapi.New(clientapi.Deps{Proxies: proxies, DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
-		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Now: d.Now})
+		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
 	s.buildAdmin(d)
 	return nil
 }

@@ -1,100 +1,21 @@
 package account
 
 import (
-	"math"
-	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
+	"hansa/homeserver/ratelimit"
 	"hansa/matrix"
 )
 
-// tooMany is 429 with the time after which to try again.
-//
-// spec: client-server-api#rate-limiting
-func tooMany(retryMS int64) *matrix.Error {
-	return matrix.Errorf(http.StatusTooManyRequests, matrix.CodeLimitExceeded, "Too many requests; try again later.").
-		With("retry_after_ms", max(retryMS, 1))
-}
-
-// rate says how many tries there are at once, and how long it takes until there is one more.
-type rate struct {
-	burst int
-	every time.Duration
-}
-
-// maxBuckets bounds each kind of bucket. The fullest ones, which limit nobody, go first.
-const maxBuckets = 50_000
-
-// buckets are token buckets by key.
+// buckets are the buckets of one limit, by its name in the metrics.
 type buckets struct {
+	*ratelimit.Buckets
 	name string
-	rate rate
-	now  func() time.Time
-
-	mu sync.Mutex
-	at map[string]time.Time // guarded by mu: when the bucket will be full again; absent means full
 }
 
 func newBuckets(name string, now func() time.Time, burst int, every time.Duration) *buckets {
-	return &buckets{name: name, rate: rate{burst, every}, now: now, at: map[string]time.Time{}}
-}
-
-// take uses one try. When there is none it returns how long to wait.
-func (b *buckets) take(key string) (wait time.Duration, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.now()
-	full := b.at[key]
-	if full.Before(now) {
-		full = now
-	}
-	// A clock that jumped back must not lock anybody out.
-	if most := now.Add(time.Duration(b.rate.burst) * b.rate.every); full.After(most) {
-		full = most
-	}
-	next := full.Add(b.rate.every)
-	if over := next.Sub(now) - time.Duration(b.rate.burst)*b.rate.every; over > 0 {
-		b.at[key] = full
-		return over, false
-	}
-	if _, known := b.at[key]; !known && len(b.at) >= maxBuckets {
-		b.evict(now)
-	}
-	b.at[key] = next
-	return 0, true
-}
-
-// giveBack returns a try that was no offence.
-func (b *buckets) giveBack(key string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if full, ok := b.at[key]; ok {
-		if full = full.Add(-b.rate.every); full.After(b.now()) {
-			b.at[key] = full
-		} else {
-			delete(b.at, key)
-		}
-	}
-}
-
-// evict removes the fullest of a few buckets, and all full ones among them. The caller holds mu.
-func (b *buckets) evict(now time.Time) {
-	fullest, best, n := "", time.Time{}, 0
-	for key, full := range b.at {
-		if !full.After(now) {
-			delete(b.at, key)
-		} else if best.IsZero() || full.Before(best) {
-			fullest, best = key, full
-		}
-		if n++; n == 16 {
-			break
-		}
-	}
-	if len(b.at) >= maxBuckets {
-		delete(b.at, fullest)
-	}
+	return &buckets{ratelimit.New(burst, every, now), name}
 }
 
 // limits are the limits on guessing passwords and tokens and on making accounts. They count per process: an attacker who reaches
@@ -137,9 +58,9 @@ func (l *limits) charge(b *buckets, key string) error {
 	if !l.enabled {
 		return nil
 	}
-	if wait, ok := b.take(key); !ok {
+	if wait, ok := b.Take(key); !ok {
 		l.metrics.refused.WithLabelValues(b.name).Inc()
-		return tooMany(int64(math.Ceil(float64(wait) / float64(time.Millisecond))))
+		return ratelimit.TooMany(wait)
 	}
 	return nil
 }
@@ -193,6 +114,6 @@ func (a *attempt) charge(b *buckets, key string) error {
 // forgive gives the charges back: the attempt was right.
 func (a *attempt) forgive() {
 	for i, b := range a.from {
-		b.giveBack(a.keys[i])
+		b.GiveBack(a.keys[i])
 	}
 }

@@ -10,9 +10,11 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 
+	"hansa/homeserver/ratelimit"
 	"hansa/matrix"
 )
 
@@ -64,7 +66,7 @@ func newHasher(cost Hashing, rand io.Reader) (*hasher, error) {
 func (h *hasher) enter(ctx context.Context) (leave func(), err error) {
 	if h.waiting.Add(1) > maxWaiting {
 		h.waiting.Add(-1)
-		return nil, tooMany(1000)
+		return nil, ratelimit.TooMany(time.Second)
 	}
 	defer h.waiting.Add(-1)
 	select {

@@ -177,6 +177,9 @@ func (f *front) authenticate(q *request) error {
 			return err
 		}
 	}
+	if err := f.api.limits.charge(q.route, s.UserID); err != nil {
+		return err
+	}
 	f.api.Accounts.Seen(s, q.client())
 	q.session, q.tenant = s, s.Tenant
 	return nil

@@ -41,13 +41,16 @@ type Deps struct {
 	Log     *logrus.Entry
 	// Version is the version of the software.
 	Version string
-	Now     func() time.Time
+	// Limits turns the limits per user on.
+	Limits bool
+	Now    func() time.Time
 }
 
 // API serves the client-server API.
 type API struct {
 	Deps
 	filters filterCache
+	limits  *limits // nil where limits are off
 }
 
 // New returns an API that is ready to serve.
@@ -56,7 +59,11 @@ func New(d Deps) *API {
 		d.Now = time.Now
 	}
 	d.Log = d.Log.WithField("pkg", "clientapi")
-	return &API{Deps: d}
+	a := &API{Deps: d}
+	if d.Limits {
+		a.limits = newLimits(d.Now)
+	}
+	return a
 }
 
 // routes gathers the tables of all chapters.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -372,4 +373,41 @@ func TestA81_HistoryVisibilityChanges(t *testing.T) {
 			set("joined")
 		}
 	})
+}
+
+// A client that has gone mad is told to wait; what it was not told to wait for is there once, and nobody else notices.
+func TestC177_C178_OneUserMayNotTakeItAll(t *testing.T) {
+	t.Parallel()
+	s := hstest.New(t, hstest.Options{Change: limited})
+	mad, ben := s.User("mad"), s.User("ben")
+	room := mad.CreateRoom(map[string]any{"preset": "public_chat"})
+	ben.Join(room)
+	storm := func(method, path string, body any) (done, refused int) {
+		for i := range 1500 {
+			a := mad.Try(method, strings.Replace(path, "NUMBER", strconv.Itoa(i), 1), body)
+			switch {
+			case a.Status == 200:
+				done++
+			case a.Status == 429 && a.Code() == "M_LIMIT_EXCEEDED" && a.Get("retry_after_ms") != nil && a.Header.Get("Retry-After") != "":
+				refused++
+				if refused == 20 {
+					return done, refused
+				}
+			default:
+				t.Fatalf("%s %s: %d %s", method, path, a.Status, a.Raw)
+			}
+		}
+		return done, refused
+	}
+	for what, f := range map[string]func() (int, int){
+		"messages":   func() (int, int) { return storm("PUT", "/rooms/"+hstest.Esc(room)+"/send/m.room.message/NUMBER", map[string]any{"msgtype": "m.text", "body": "x"}) },
+		"key claims": func() (int, int) { return storm("POST", "/keys/claim?n=NUMBER", map[string]any{"one_time_keys": map[string]any{}}) },
+		"typing":     func() (int, int) { return storm("PUT", "/rooms/"+hstest.Esc(room)+"/typing/"+hstest.Esc(string(mad.ID))+"?n=NUMBER", map[string]any{"typing": true, "timeout": 1000}) },
+	} {
+		if done, refused := f(); done < 100 || refused == 0 {
+			t.Errorf("%s: %d done, %d refused", what, done, refused)
+		}
+	}
+	ben.Send(room, "I am not slowed down")
+	mad.Must("GET", "/sync?timeout=0", nil)
 }
