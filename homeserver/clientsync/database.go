@@ -68,7 +68,7 @@ func (g *gathering) run() (err error) {
 	if g.n.since > g.n.upto {
 		return matrix.InvalidParam("The token is not of this server, or from before it was restored.")
 	}
-	steps := []func() error{g.memberships, g.timelines, g.state, g.invites, g.leaves, g.receipts, g.accountData, g.toDevice, g.deviceLists}
+	steps := []func() error{g.memberships, g.remote, g.timelines, g.state, g.invites, g.leaves, g.receipts, g.accountData, g.toDevice, g.deviceLists}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err

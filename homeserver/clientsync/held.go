@@ -46,7 +46,7 @@ func (s *Service) reopened(ctx context.Context, q *Request, b *inbox) (map[matri
 			out[id] = true
 		}
 	}
-	return out, nil
+	return out, s.reopenedAfar(ctx, q, out)
 }
 
 // inviterKnown tells whether a reader may know of whoever has invited them.
@@ -80,6 +80,9 @@ func (a *assembly) held() []uint32 {
 		out = append(out, heldName(id))
 	}
 	if a.q.Since != nil && len(a.q.Since.Held) > 0 {
+		for _, id := range a.q.closedAfar {
+			out = append(out, heldName(id))
+		}
 		for id := range a.b.involved(a.q.Since.Held) {
 			if !a.q.reopened[id] {
 				out = append(out, heldName(id))

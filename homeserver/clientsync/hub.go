@@ -271,6 +271,10 @@ func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
 		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
 			b.put(delivery{pos: e.Pos, entry: e}, woken)
 		}
+	case storage.NoticeRemoteMember: // an invitation into a room that this deployment is not in
+		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
+			b.put(delivery{pos: e.Pos, entry: e}, woken)
+		}
 	case storage.NoticeOneTimeKeys: // a device learns at once that its keys run out
 		if b := h.online[matrix.UserID(e.Ref)]; b != nil {
 			woken[b] = struct{}{}

@@ -45,6 +45,8 @@ type Request struct {
 
 	// reopened are rooms that were withheld and are open again.
 	reopened map[matrix.RoomID]bool
+	// closedAfar are withheld invitations into remote rooms that stay so.
+	closedAfar []matrix.RoomID
 }
 
 // roomNews is what is new in one room for one reader.
