@@ -25,7 +25,9 @@ func (r *recorder) RecordDecisions(ctx context.Context, records []policy.Record)
 			Reasons []policy.Reason `json:"reasons"`
 			Error   string          `json:"error,omitzero"`
 			Input   jsontext.Value  `json:"input"`
-		}{rec.Tenants, rec.Reasons, rec.Error, rec.Input})
+			// Repeated is how often the same refusal came again since its first record.
+			Repeated int64 `json:"repeated,omitzero"`
+		}{rec.Tenants, rec.Reasons, rec.Error, rec.Input, rec.Repeated})
 		if err != nil {
 			return err
 		}

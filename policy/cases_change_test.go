@@ -214,7 +214,7 @@ func TestE267_NoDefaultOpen(t *testing.T) {
 		if e.Contact(alice, bob) || e.Contact(bob, alice) || e.Contact(alice, stranger) || e.Contact(stranger, alice) {
 			t.Errorf("contact without an agreement")
 		}
-		in := &Input{Point: Partner, Tenant: Tenant{Name: acme}, Subject: ServerParty("elsewhere.example", false), Server: &Server{Name: "elsewhere.example"}}
+		in := &Input{Point: FederationInbound, Tenant: Tenant{Name: acme}, Subject: ServerParty("elsewhere.example", false), Server: &Server{Name: "elsewhere.example"}}
 		if d := e.Decide(ctx, in); d.Allow {
 			t.Errorf("partner without an agreement: %+v", d)
 		}

@@ -178,7 +178,7 @@ func TestE251_QueryInjection(t *testing.T) {
 	ctx := context.Background()
 	for _, name := range []string{`acme.example"].x`, `"] | true`, "acme.example\n", `x"; true`, "tenants", "data.hansa", "../operator", "acme.example/../operator", "`", "\x00"} {
 		p := &Party{Kind: "user", ID: "@u:" + name, Tenant: name, Local: true, Listed: true, Pools: []string{name}}
-		for _, in := range []*Input{send(p, NewAudience(p)), {Point: Point(name), Subject: p}, {Point: Partner, Subject: p, Tenant: Tenant{Name: name}, Server: &Server{Name: name}}} {
+		for _, in := range []*Input{send(p, NewAudience(p)), {Point: Point(name), Subject: p}, {Point: FederationInbound, Subject: p, Tenant: Tenant{Name: name}, Server: &Server{Name: name}}} {
 			if d := e.Decide(ctx, in); d.Allow {
 				t.Errorf("%q at %s: allowed", name, in.Point)
 			}
@@ -237,7 +237,7 @@ func TestE258_SuffixMatching(t *testing.T) {
 	must(t, e.SetAgreements(context.Background(), []Agreement{agree(acme, "corp.example", func(a *Agreement) { a.Mutual = false })}))
 	ctx := context.Background()
 	for name, want := range map[string]bool{"corp.example": true, "evilcorp.example": false, "corp.example.evil": false, "a.corp.example": false, "orp.example": false} {
-		in := &Input{Point: Partner, Tenant: Tenant{Name: acme}, Subject: ServerParty(name, false), Server: &Server{Name: name}}
+		in := &Input{Point: FederationInbound, Tenant: Tenant{Name: acme}, Subject: ServerParty(name, false), Server: &Server{Name: name}}
 		if d := e.Decide(ctx, in); d.Allow != want {
 			t.Errorf("partner %s: %+v, want %t", name, d, want)
 		}
@@ -259,7 +259,7 @@ func TestE259_CaseAndPort(t *testing.T) {
 		if got := s.data.agreement(acme, normal(name)) != nil; got != want {
 			t.Errorf("agreement with %s: %t, want %t", name, got, want)
 		}
-		in := &Input{Point: Partner, Tenant: Tenant{Name: acme}, Subject: ServerParty(name, false), Server: &Server{Name: name}}
+		in := &Input{Point: FederationInbound, Tenant: Tenant{Name: acme}, Subject: ServerParty(name, false), Server: &Server{Name: name}}
 		if d := e.Decide(ctx, in); d.Allow != want {
 			t.Errorf("partner %s: %+v, want %t", name, d, want)
 		}

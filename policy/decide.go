@@ -67,7 +67,10 @@ func (e *Engine) Decide(ctx context.Context, in *Input) Decision {
 		e.metrics.failed(in.Point, d.Err)
 		e.opts.Log.WithField("decision_id", d.ID).WithField("err", d.Err).Error("policy: a decision could not be made")
 	}
-	if info := e.points[in.Point]; (!d.Allow && info.Kind != KindFilter) || d.Obligations.RecordFull {
+	switch info := e.points[in.Point]; {
+	case !d.Allow && d.Err == nil && countsRepeats(in.Point):
+		d = e.recordOnce(ctx, d, f)
+	case !d.Allow && info.Kind != KindFilter, d.Obligations.RecordFull:
 		d = e.record(ctx, d, f)
 	}
 	return d

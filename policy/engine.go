@@ -56,6 +56,7 @@ type Engine struct {
 	current atomic.Pointer[snapshot]
 	frames  sync.Pool
 	breaker breaker
+	repeats repeats
 	prefix  string
 	counter atomic.Uint64
 	changed changes

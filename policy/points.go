@@ -10,7 +10,6 @@ const (
 	AccountLogin    Point = "account.login"
 	AccountManage   Point = "account.manage"
 	Contact         Point = "contact"
-	Partner         Point = "partner"
 	RoomCreate      Point = "room.create"
 	RoomInvite      Point = "room.invite"
 	RoomJoin        Point = "room.join"
@@ -25,6 +24,7 @@ const (
 	EventSend       Point = "event.send"
 	EventReceive    Point = "event.receive"
 	EventRedact     Point = "event.redact"
+	EventServe      Point = "event.serve"
 	DirectorySearch Point = "directory.search"
 	DirectoryRooms  Point = "directory.rooms"
 	ProfileRead     Point = "profile.read"
@@ -47,6 +47,9 @@ const (
 	PolicyChange    Point = "policy.change"
 	PartnerChange   Point = "partner.change"
 	BridgeAct       Point = "bridge.act"
+
+	FederationInbound  Point = "federation.inbound"
+	FederationOutbound Point = "federation.outbound"
 )
 
 // Kind says how a point is asked.
@@ -103,7 +106,8 @@ func Points() []PointInfo {
 		own(AccountLogin, "A session is about to begin or a token to be refreshed; subject is the user."),
 		own(AccountManage, "A user changes or closes the own account: password, third-party identifiers, deactivation."),
 		filter(Contact, "May subject know of target? Asked before everything that shows one user to another, once per pair of audience classes."),
-		retry(Partner, "May the tenant and the other server talk at all? Asked before anything is dialled, answered or stored."),
+		retry(FederationInbound, "The server subject makes a request of the tenant; asked before its keys are looked up, and before anything is read or stored. event.membership is `leave` where it only winds down."),
+		retry(FederationOutbound, "The tenant is about to make a request of the server in server.name; asked before a name is resolved, a connection opened or anything queued."),
 		own(RoomCreate, "A room is about to be made by subject; room holds the wanted settings."),
 		pair(RoomInvite, "Subject invites target into room, in whatever way: invite, createRoom, state event, upgrade, or from a remote server."),
 		act(RoomJoin, "Subject joins room; contact with everyone inside is asked as well."),
@@ -117,6 +121,7 @@ func Points() []PointInfo {
 		own(RoomUpgrade, "Subject replaces room by a new version of it."),
 		own(EventSend, "A local user sends a message event into room."),
 		retry(EventReceive, "An event of a remote user arrives for room; subject is its sender, whoever delivers it. A denied event is withheld."),
+		retry(EventServe, "The server subject asks the tenant for events or state of room."),
 		own(EventRedact, "Subject redacts an event of target (or an own one) in room."),
 		filter(DirectorySearch, "Subject searches the user directory; entries are filtered by contact."),
 		filter(DirectoryRooms, "Subject reads a public room list, hierarchy or summary; asked for each room that would be shown."),

@@ -43,6 +43,8 @@ type Record struct {
 	Reasons []Reason `json:"reasons"`
 	// Error says why the engine could not decide.
 	Error string `json:"error,omitzero"`
+	// Repeated is how often the same refusal came again since its first record; 0 in that record.
+	Repeated int64 `json:"repeated,omitzero"`
 	// Input is the input, without what must not be kept.
 	Input jsontext.Value `json:"input"`
 }
@@ -57,18 +59,28 @@ func (e *Engine) record(ctx context.Context, d Decision, f *frame) Decision {
 	}
 	r, err := e.newRecord(d, f)
 	if err == nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-		defer cancel()
-		err = e.opts.Recorder.RecordDecisions(ctx, []Record{r})
+		err = e.save(ctx, []Record{r})
 	}
 	if err != nil {
-		d.Allow = false
-		d.Err = errors.Join(d.Err, fmt.Errorf("%w: %w", ErrRecord, err))
-		d.Reasons = addReasons(d.Reasons, Reason{Code: CodePolicyError, Message: "The decision could not be recorded; an administrator has been alerted."})
-		e.metrics.failed(d.Point, d.Err)
-		e.opts.Log.WithField("decision_id", d.ID).WithField("err", err).Error("policy: a decision could not be recorded")
+		return e.unrecorded(d, err)
 	}
+	return d
+}
+
+// save hands records to the recorder, whether or not the caller goes on.
+func (e *Engine) save(ctx context.Context, records []Record) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	return e.opts.Recorder.RecordDecisions(ctx, records)
+}
+
+// unrecorded turns a decision that could not be kept into one that could not be made.
+func (e *Engine) unrecorded(d Decision, err error) Decision {
+	d.Allow = false
+	d.Err = errors.Join(d.Err, fmt.Errorf("%w: %w", ErrRecord, err))
+	d.Reasons = addReasons(d.Reasons, Reason{Code: CodePolicyError, Message: "The decision could not be recorded; an administrator has been alerted."})
+	e.metrics.failed(d.Point, d.Err)
+	e.opts.Log.WithField("decision_id", d.ID).WithField("err", err).Error("policy: a decision could not be recorded")
 	return d
 }
 

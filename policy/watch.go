@@ -37,6 +37,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			e.flushRepeats(ctx, true)
 			return nil
 		case <-events:
 			quiet.Reset(debounce)
@@ -45,6 +46,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			quiet.Reset(debounce)
 		case <-poll.C:
 			e.snapshot(e.opts.Now())
+			e.flushRepeats(ctx, false)
 			if now := fingerprint(e.opts.Bundles); now != seen {
 				quiet.Reset(debounce)
 			}

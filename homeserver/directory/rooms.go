@@ -158,9 +158,9 @@ func (s *Service) List(ctx context.Context, c Caller, q Query) (*Page, error) {
 // partner asks both sides whether the caller's tenant and another one talk at all.
 func (s *Service) partner(ctx context.Context, c Caller, server matrix.ServerName) error {
 	own, local := c.UserID.Server(), s.Rooms.IsLocal(server)
-	d := s.decide(ctx, c, own, policy.Input{Point: policy.Partner, Server: &policy.Server{Name: string(server), Local: local}})
+	d := s.decide(ctx, c, own, policy.Input{Point: policy.FederationOutbound, Server: &policy.Server{Name: string(server), Local: local}})
 	if d.Allow && local {
-		d = s.decide(ctx, c, server, policy.Input{Point: policy.Partner, Server: &policy.Server{Name: string(own), Local: true}})
+		d = s.decide(ctx, c, server, policy.Input{Point: policy.FederationInbound, Server: &policy.Server{Name: string(own), Local: true}})
 	}
 	if e := d.Error(); e != nil {
 		return e

@@ -38,6 +38,30 @@ server if {
 }
 
 # METADATA
+# description: |
+#   The same, or an agreement that is over while the request only takes people out of a room: leaving works as long as there
+#   once was an agreement.
+default server_or_parting := false
+
+server_or_parting if server == true
+
+server_or_parting if {
+	input.event.membership == "leave"
+	input.server.agreement.state in {"suspended", "ended", "expired"}
+}
+
+# METADATA
+# description: A subject of another server is covered by the tenant's agreement with it.
+default subject_grants(_) := false
+
+subject_grants(_) if subjects.own_tenant
+
+subject_grants(feature) if {
+	input.server.name == input.subject.tenant
+	server_grants(feature)
+}
+
+# METADATA
 # description: Every record between subject and target covers the feature, and there is one.
 default grants(_) := false
 

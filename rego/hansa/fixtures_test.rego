@@ -95,7 +95,9 @@ accepted := {point: ask(point, parts) |
 		"account.login": {"subject": ann},
 		"account.manage": {"subject": ann},
 		"contact": {"subject": ann, "target": _pair.target},
-		"partner": {"subject": remote_server, "server": _foreign_server},
+		"federation.inbound": {"subject": remote_server, "server": _foreign_server},
+		"federation.outbound": {"subject": remote_server, "server": _foreign_server},
+		"event.serve": {"subject": remote_server, "server": _foreign_server, "room": room},
 		"room.create": {"subject": ann, "room": room},
 		"room.invite": object.union(_pair, {"room": room}),
 		"room.join": _in_room,
@@ -143,8 +145,6 @@ points contains concat(".", [area, act]) if {
 
 points contains "contact" if data.hansa.points.contact.decision
 
-points contains "partner" if data.hansa.points.partner.decision
-
 # The decision of one point for an input, with the settings of this file.
 decide(point, question) := answer if {
 	[area, act] := split(point, ".")
@@ -153,10 +153,6 @@ decide(point, question) := answer if {
 
 decide("contact", question) := answer if {
 	answer := data.hansa.points.contact.decision with input as question with data.config as config
-}
-
-decide("partner", question) := answer if {
-	answer := data.hansa.points.partner.decision with input as question with data.config as config
 }
 
 codes(decision) := {reason.code | some reason in decision.reasons}

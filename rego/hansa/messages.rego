@@ -61,6 +61,7 @@ catalogue := {
 	"sessions.people": {"code": "may_not_login", "message": "You may not log in."},
 	"subjects.named": {"code": "no_subject", "message": "It is not known who asks."},
 	"subjects.own_tenant": {"code": "other_tenant", "message": "You can only do this in your own organisation."},
+	"subjects.server": {"code": "kind_refused", "message": "Only a server can ask for this."},
 	"subjects.subject": {"code": "kind_refused", "message": "This kind of account may not do this."},
 	"subjects.registrant": {"code": "kind_refused", "message": "This kind of account may not register others."},
 	"subjects.target": {"code": "kind_refused", "message": "This kind of account cannot be reached."},

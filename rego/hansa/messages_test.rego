@@ -21,7 +21,7 @@ _asked contains name if {
 }
 
 _asked contains name if {
-	some point in ["contact", "partner"]
+	some point in ["contact"]
 	some name, _ in data.hansa.points[point]._checks
 }
 

@@ -4,8 +4,11 @@ import data.hansa.fixtures
 
 _all := object.keys(fixtures.accepted)
 
-# The point that is not about a certain person, and the one that works for everybody.
-_open := {"partner", "room.leave"}
+# The points that are about a server and not about a certain person.
+_doors := {"federation.inbound", "federation.outbound"}
+
+# These, and the one that works for everybody.
+_open := _doors | {"room.leave"}
 
 _allowed[point] := true if {
 	some point, question in fixtures.accepted
@@ -70,7 +73,7 @@ test_empty_input_is_denied_everywhere if {
 	}
 }
 
-test_without_subject_only_the_door_answers if _allowed_without(["subject"]) == {"partner"}
+test_without_subject_only_the_door_answers if _allowed_without(["subject"]) == _doors
 
 test_without_tenant_only_leaving_works if _allowed_without(["tenant"]) == {"room.leave"}
 
@@ -80,7 +83,7 @@ test_unknown_kinds_are_refused_everywhere if _allowed_for({"kind": "User"}) == _
 
 test_not_listed_is_refused_everywhere if {
 	# Registration looks at the target, receiving at people elsewhere, a bridge at its entry.
-	_allowed_for({"listed": false, "local": true}) == _open | {"account.register", "bridge.act"}
+	_allowed_for({"listed": false, "local": true}) == _open | {"account.register", "bridge.act", "event.serve"}
 }
 
 test_missing_listed_is_not_listed if {
@@ -163,6 +166,7 @@ test_another_tenant_is_asked_in_vain_for_own_acts if {
 		"account.login", "account.manage", "account.register", "room.create", "room.state", "room.publish", "room.alias",
 		"room.upgrade", "event.send", "event.redact", "profile.write", "presence.write", "media.upload", "media.download",
 		"url.preview", "push.register", "search.messages", "report.send", "admin.action", "policy.change", "partner.change",
-		"bridge.act", "directory.rooms", "typing.send", "receipt.send", "event.receive", "partner",
-	} == {"event.receive", "partner"}
+		"bridge.act", "directory.rooms", "typing.send", "receipt.send", "event.receive",
+		"event.serve", "federation.inbound", "federation.outbound",
+	} == _doors | {"event.receive", "event.serve"}
 }

@@ -1,7 +1,7 @@
 # METADATA
-# title: Partner
-# description: May the tenant and the server talk at all? Asked at the door and before a connection is opened.
-package hansa.points.partner
+# title: Requests to another server
+# description: May the tenant ask the server anything at all? Asked before a name is resolved or a connection opened.
+package hansa.points.federation.outbound
 
 import data.hansa.agreements
 import data.hansa.domains
@@ -13,5 +13,5 @@ decision := {"allow": true, "reasons": set(), "obligations": {}} if {
 
 _checks := {
 	"domains.server": domains.server,
-	"agreements.server": agreements.server,
+	"agreements.server": agreements.server_or_parting,
 }
