@@ -19,13 +19,15 @@ type dialect struct {
 	set func(list any) any
 	// setup prepares a new connection and refuses one with unsafe settings.
 	setup func(ctx context.Context, c *sql.Conn) error
-	// tidy is called by the writer between two transactions, now and then; nil where nothing is to be done.
-	tidy func(ctx context.Context, c *sql.Conn) error
+	// tidy begins a write-ahead log of more than so many pages anew, between two transactions; nil where the database does so itself.
+	tidy func(ctx context.Context, c *sql.Conn, pages int) error
 	// singleWriter is true where one connection does all writing (SQLite).
 	singleWriter bool
 	// isUnique, isRetry, isGone classify errors of the driver: a violated unique key, a transaction that may be tried
 	// again, a connection that is lost, a file of which it is not known what the disk has.
 	isUnique, isRetry, isGone, isBroken func(error) bool
+	// clock is the time of the database in ms, the same for all nodes. SQLite has one process and takes its own.
+	clock string
 	// lockMigrations is run in the migration transaction so that several starting nodes take turns.
 	lockMigrations string
 }

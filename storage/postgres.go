@@ -53,6 +53,7 @@ func postgresDialect() *dialect {
 		isRetry:        func(err error) bool { c := pgCode(err); return c == "40001" || c == "40P01" },
 		isGone:         isGonePostgres,
 		isBroken:       func(error) bool { return false }, // PostgreSQL looks after its own disk
+		clock:          "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
 		lockMigrations: "SELECT pg_advisory_xact_lock(4815162342)",
 	}
 }

@@ -57,6 +57,7 @@ func sqliteDialect() *dialect {
 			}
 			return string(b)
 		},
+		clock:    "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
 		setup:    sqliteSetup,
 		tidy:     sqliteTidy,
 		isUnique: func(err error) bool { return sqliteCode(err)&0xff == sqlite3.SQLITE_CONSTRAINT },
@@ -118,15 +119,12 @@ func sqliteSetup(ctx context.Context, c *sql.Conn) error {
 	return nil
 }
 
-// walMax is from how many pages of 4 KiB on the write-ahead log is begun anew.
-const walMax = 16000
-
-// sqliteTidy begins the write-ahead log anew when it is long. SQLite does so by itself only in a moment without readers, and a busy
+// sqliteTidy begins the write-ahead log anew when it has more than most pages. SQLite does so by itself only in a moment without readers, and a busy
 // server has none: the log would grow without end and every read would search in it. Here new readers are led to the database file,
 // and the old ones get a moment to finish; when they do not, the next time will do.
-func sqliteTidy(ctx context.Context, c *sql.Conn) error {
+func sqliteTidy(ctx context.Context, c *sql.Conn, most int) error {
 	var busy, pages, moved int
-	if err := c.QueryRowContext(ctx, "PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &pages, &moved); err != nil || pages < walMax {
+	if err := c.QueryRowContext(ctx, "PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &pages, &moved); err != nil || pages <= most {
 		return err
 	}
 	if _, err := c.ExecContext(ctx, "PRAGMA busy_timeout = 200"); err != nil {
