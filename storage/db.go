@@ -61,6 +61,7 @@ type DB struct {
 	done     sync.WaitGroup
 	lock     *os.File
 	stats    counters
+	tidying  tidying
 	closed   atomic.Bool
 	failing  sync.Once
 	failed   chan struct{} // closed by Fail
@@ -96,7 +97,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
 	db := &DB{opts: o, log: o.Log.WithField("pkg", "storage"), versions: map[string]*matrix.RoomVersion{},
-		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), jobs: make(chan *job, 4096), quit: make(chan struct{}), failed: make(chan struct{})}
+		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), jobs: make(chan *job, 4096), quit: make(chan struct{}), failed: make(chan struct{}), tidying: tidying{every: 500, pages: 16000}}
 	for _, id := range matrix.RoomVersions() {
 		db.versions[id], _ = matrix.FindRoomVersion(id)
 	}

@@ -2,8 +2,10 @@ package storage
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -44,5 +46,66 @@ func TestPlans_NothingIsAskedForEachEvent(t *testing.T) {
 		if len(step) < 4 {
 			t.Errorf("%s: the plan was not understood: %v", name, step)
 		}
+	}
+}
+
+// However readers overlap, the write-ahead log does not grow without end.
+func TestWriter_BeginsALongLogAnew(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	db, err := Open(ctx, Options{URL: "sqlite:" + filepath.Join(t.TempDir(), "hansa.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	update := func(fn func(tx *Tx) error) {
+		t.Helper()
+		if err := db.Update(ctx, fn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The writer looks at tidying after it has handed out the result of a commit: it is set inside of one.
+	update(func(*Tx) error { db.tidying = tidying{every: 5, pages: 100}; return nil })
+	write := func(i int) {
+		update(func(tx *Tx) error {
+			return tx.PutAccountData(AccountData{UserID: "@a:x", Type: fmt.Sprint("t", i%7), Content: make([]byte, 60000)})
+		})
+	}
+	// Two readers take turns so that there is one at any moment, and none stays.
+	stop, handover := make(chan struct{}), make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				over := false
+				_ = db.View(ctx, func(tx *Tx) error {
+					_, err := tx.Position()
+					select {
+					case handover <- struct{}{}:
+					case <-handover:
+					case <-stop:
+						over = true
+					}
+					return err
+				})
+				if over {
+					return
+				}
+			}
+		})
+	}
+	most := 0
+	for i := range 600 {
+		write(i)
+		var busy, pages, moved int
+		if err := db.sql.QueryRow("PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &pages, &moved); err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, pages)
+	}
+	close(stop)
+	readers.Wait()
+	if most > 1000 {
+		t.Errorf("the write-ahead log reached %d pages", most)
 	}
 }

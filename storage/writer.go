@@ -112,16 +112,16 @@ type writer struct {
 	commits int
 }
 
-// tidyEvery is after how many commits the connection is tidied.
-const tidyEvery = 500
+// tidying says after how many commits it is looked how long the write-ahead log is, and from how many pages of 4 KiB on it is begun anew.
+type tidying struct{ every, pages int }
 
 // tidy does what has to be done between two transactions now and then.
 func (w *writer) tidy() {
-	if w.commits++; w.commits < tidyEvery || w.db.d.tidy == nil || w.c == nil {
+	if w.commits++; w.commits < w.db.tidying.every || w.db.d.tidy == nil || w.c == nil {
 		return
 	}
 	w.commits = 0
-	if err := w.db.d.tidy(context.Background(), w.c.c); err != nil {
+	if err := w.db.d.tidy(context.Background(), w.c.c, w.db.tidying.pages); err != nil {
 		w.db.log.WithError(err).Warn("the write-ahead log could not be begun anew")
 		w.discard(err)
 	}
