@@ -65,7 +65,7 @@ func (x *userIndex) reached(ctx context.Context, pos int64) {
 
 // Follower returns the follower that enters changed users into the directory.
 func (s *Service) Follower() stream.Follower {
-	return stream.Follower{Name: "directory.users", SaveEvery: time.Second, Handle: s.follow}
+	return stream.Follower{Name: "directory.users", EveryNode: true, SaveEvery: time.Second, Handle: s.follow}
 }
 
 func (s *Service) follow(ctx context.Context, entries []storage.Entry, upto int64) error {

@@ -2,76 +2,120 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
 	"hansa/storage"
 )
 
-// Follower is something that reads the log from its own durable cursor.
+// Follower is something that reads the log from its own durable cursor. One node at a time runs it.
 type Follower struct {
-	// Name is the cursor's name.
+	// Name is the cursor's name, and that of the lease.
 	Name string
 	// Handle deals with entries up to a position. It may be given the same entries again. When it returns an error the same
 	// range comes again after a pause.
 	Handle func(ctx context.Context, entries []storage.Entry, upto int64) error
 	// SaveEvery is how long the cursor may lag behind in the database; 0 means that it is saved after every range.
 	SaveEvery time.Duration
+	// EveryNode is for a follower that also keeps something in memory: every node runs it, from the cursor that they share.
+	EveryNode bool
 }
+
+const (
+	// retryFirst and retryLast are the pauses after errors: they double. retryDatabase is the longest while the database is away.
+	retryFirst    = 50 * time.Millisecond
+	retryLast     = 30 * time.Second
+	retryDatabase = 500 * time.Millisecond
+)
 
 // Follow runs a follower until ctx ends.
 func (s *Stream) Follow(ctx context.Context, f Follower) error {
-	var pos int64
-	retry := time.Duration(0)
-	pause := func(err error) bool {
-		s.log.WithError(err).WithField("follower", f.Name).Warn("follower failed; trying again")
-		retry = min(max(2*retry, 50*time.Millisecond), 30*time.Second)
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(retry + time.Duration(rand.Int64N(int64(retry)))):
-			return true
-		}
+	if f.EveryNode {
+		return s.run(ctx, f, &Lease{})
 	}
+	return s.Hold(ctx, f.Name, func(ctx context.Context, l *Lease) error { return s.run(ctx, f, l) })
+}
+
+// run runs a follower while its lease is held.
+func (s *Stream) run(ctx context.Context, f Follower, l *Lease) error {
+	r := runner{s: s, f: f, lease: l}
+	var pos int64
 	for {
 		err := s.db.Read(ctx, func(tx *storage.Tx) (err error) { pos, err = tx.LoadCursor(f.Name); return err })
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil || !pause(err) {
+		if !r.pause(ctx, err) {
 			return nil
 		}
 	}
-	saved, savedAt := pos, time.Now()
+	r.saved, r.savedAt, r.retry = pos, time.Now(), 0
 	for {
 		if s.Wait(ctx, pos) != nil {
-			return s.save(f, pos, saved)
+			return r.save(pos)
 		}
 		entries, upto, err := s.Read(ctx, pos)
 		if err == nil {
 			err = f.Handle(ctx, entries, upto)
 		}
+		if errors.Is(err, storage.ErrNotHeld) {
+			return err
+		}
 		if err != nil {
-			if ctx.Err() != nil || !pause(err) {
-				return s.save(f, pos, saved)
+			if !r.pause(ctx, err) {
+				return r.save(pos)
 			}
 			continue
 		}
-		pos, retry = upto, 0
-		if time.Since(savedAt) >= f.SaveEvery {
-			if err := s.save(f, pos, saved); err != nil {
+		pos, r.retry = upto, 0
+		if time.Since(r.savedAt) >= f.SaveEvery {
+			if err := r.save(pos); errors.Is(err, storage.ErrNotHeld) {
+				return err
+			} else if err != nil {
 				s.log.WithError(err).WithField("follower", f.Name).Warn("cursor not saved")
-				continue
 			}
-			saved, savedAt = pos, time.Now()
 		}
 	}
 }
 
-// save stores the cursor, also while the server stops.
-func (s *Stream) save(f Follower, pos, saved int64) error {
-	if pos == saved {
+// runner is a follower that runs.
+type runner struct {
+	s       *Stream
+	f       Follower
+	lease   *Lease
+	saved   int64
+	savedAt time.Time
+	retry   time.Duration
+}
+
+// pause waits after an error, or returns false when ctx ends.
+func (r *runner) pause(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	r.s.log.WithError(err).WithField("follower", r.f.Name).Warn("follower failed; trying again")
+	longest := retryLast
+	if unavailable(err) {
+		longest = retryDatabase
+	}
+	r.retry = min(max(2*r.retry, retryFirst), longest)
+	return pass(ctx, r.retry/2+time.Duration(rand.Int64N(int64(r.retry))))
+}
+
+// save stores the cursor, also while the server stops, unless another node has taken over.
+func (r *runner) save(pos int64) error {
+	if pos == r.saved {
 		return nil
 	}
-	return s.db.Update(context.Background(), func(tx *storage.Tx) error { return tx.SetCursor(f.Name, pos) })
+	err := r.s.db.Update(context.Background(), func(tx *storage.Tx) error {
+		if err := r.lease.Fence(tx); err != nil {
+			return err
+		}
+		return tx.SetCursor(r.f.Name, pos)
+	})
+	if err == nil {
+		r.saved, r.savedAt = pos, time.Now()
+	}
+	return err
 }

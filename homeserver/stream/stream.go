@@ -7,10 +7,19 @@
 //   - A position may have no entry (its receipt or account datum was replaced by a newer one), so readers take the position
 //     they have read up to from Read, not from the last entry.
 //   - A wake-up is a hint. Losing one costs latency, never data: entries that this process committed are put here by the storage
-//     layer in memory; those of other nodes are read from the database when their position shows, or at the latest by a poll.
-//   - A follower gets each entry at least once and is moved by its durable cursor; what it does must be idempotent.
+//     layer in memory; those of other nodes are read from the database when a node says its position over NATS, or by a poll.
+//   - A follower gets each entry at least once and is moved by its durable cursor; what it does must be idempotent. Of all nodes one
+//     at a time runs it: the holder of its lease. A node that was paused may still be in the middle of a range when another takes
+//     over; then its cursor is not saved any more, nor anything else that it writes behind Lease.Fence.
 //
 // Nobody is called back from a commit: readers pull with a cursor and wait.
+//
+// NATS carries wake-ups (a position, which is looked up in the database whatever it says) and what Tell sends: small messages that
+// may be lost, such as who is typing, sealed with a secret that only the nodes of the cell have. So whoever can read and write there,
+// or loses, repeats and reorders messages, learns and changes nothing but how soon nodes look. The subjects hold the name of the
+// cell: several deployments can share one NATS. Without NATS nodes find out by themselves, some tenths of a second later.
+//
+// Locks: Stream.mu guards the ring, keeper.mu the leases, hearers.mu who listens; none is held while another is taken.
 package stream
 
 import (
@@ -20,6 +29,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"hansa/storage"
@@ -36,16 +46,28 @@ const (
 type Options struct {
 	Storage storage.Options
 	Log     *logrus.Entry
-	// Poll is how often the database is asked for positions that other nodes have written; 0 means one second. SQLite has no
-	// other nodes and is not polled.
+	// Poll is how often the database is asked for positions that other nodes have written; 0 means as often as it takes: see
+	// patience. SQLite has no other nodes and is not polled.
 	Poll time.Duration
+	// NATS are the URLs of the servers that carry wake-ups between nodes, separated by commas; empty for none. See dialNATS.
+	NATS string
+	// LeaseTime is how long the leases of a node outlive it; 0 means 3 seconds.
+	LeaseTime time.Duration
+	// Registerer gets the metrics; nil for none.
+	Registerer prometheus.Registerer
 }
 
 // Stream holds the newest part of the log. Its methods may be called from any goroutine.
 type Stream struct {
-	db   *storage.DB
-	log  *logrus.Entry
-	poll time.Duration
+	db      *storage.DB
+	log     *logrus.Entry
+	poll    time.Duration
+	node    string
+	keeper  *keeper
+	bus     *bus // nil without NATS
+	hearers hearers
+	metrics *metrics
+	hint    chan struct{} // tells Run that another node has written
 
 	mu      sync.Mutex
 	ring    []storage.Entry // in order; all entries with positions in (floor, pos]
@@ -63,10 +85,9 @@ type batch struct {
 
 // Open opens the database and the stream on top of it. Run must run while the server lives.
 func Open(ctx context.Context, o Options) (*Stream, *storage.DB, error) {
-	if o.Poll == 0 {
-		o.Poll = time.Second
-	}
-	s := &Stream{log: o.Log.WithField("pkg", "stream"), poll: o.Poll, ahead: map[int64]batch{}, changed: make(chan struct{}), gap: make(chan struct{}, 1)}
+	s := &Stream{log: o.Log.WithField("pkg", "stream"), poll: o.Poll, node: newNodeID(), ahead: map[int64]batch{}, changed: make(chan struct{}),
+		gap: make(chan struct{}, 1), hint: make(chan struct{}, 1)}
+	s.keeper = newKeeper(s, o.LeaseTime)
 	o.Storage.Publish = s.publish
 	if o.Storage.Log == nil {
 		o.Storage.Log = o.Log
@@ -86,11 +107,30 @@ func Open(ctx context.Context, o Options) (*Stream, *storage.DB, error) {
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("read the position of the log: %w", err), db.Close())
 	}
+	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	if o.NATS == "" || db.Name() == "sqlite" {
+		return s, db, nil
+	}
+	var cell storage.Cell
+	if err := db.Update(ctx, func(tx *storage.Tx) (err error) { cell, err = tx.LoadCell(); return err }); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read the name of the cell: %w", err), db.Close())
+	}
+	if s.bus, err = newBus(s, o.NATS, cell); err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
 	return s, db, nil
 }
 
+// Node is the name of this process among the nodes: a new one at each start.
+func (s *Stream) Node() string { return s.node }
+
 // publish takes what a transaction of this process has committed. Transactions may arrive out of order.
 func (s *Stream) publish(first, last int64, entries []storage.Entry) {
+	if s.bus != nil {
+		s.bus.committed(last)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last <= s.pos {
@@ -200,62 +240,4 @@ func (s *Stream) tail(after int64) []storage.Entry {
 		}
 	}
 	return s.ring[lo:len(s.ring):len(s.ring)]
-}
-
-// Run fills gaps that other nodes' transactions leave, and polls for their positions, until ctx ends.
-func (s *Stream) Run(ctx context.Context) error {
-	var tick <-chan time.Time
-	if s.db.Name() != "sqlite" {
-		t := time.NewTicker(s.poll)
-		defer t.Stop()
-		tick = t.C
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.gap:
-			// The transaction before is often about to be published by this process: give it a moment.
-			select {
-			case <-time.After(2 * time.Millisecond):
-			case <-ctx.Done():
-				return nil
-			}
-		case <-tick:
-		}
-		if err := s.catchUp(ctx); err != nil && ctx.Err() == nil {
-			s.log.WithError(err).Warn("could not read the log; trying again")
-		}
-	}
-}
-
-// catchUp reads from the database what is committed and not here yet. A position that is visible makes all below it
-// visible, so reading up to the newest one leaves no gap.
-func (s *Stream) catchUp(ctx context.Context) error {
-	for {
-		after := s.Position()
-		var entries []storage.Entry
-		var upto int64
-		err := s.db.View(ctx, func(tx *storage.Tx) (err error) {
-			if upto, err = tx.Position(); err != nil {
-				return err
-			}
-			if upto <= after {
-				return nil
-			}
-			upto = min(upto, after+readMax)
-			entries, err = tx.ReadLog(after, upto)
-			return err
-		})
-		if err != nil || upto <= after {
-			return err
-		}
-		s.mu.Lock()
-		if upto > s.pos {
-			s.append(upto, entries)
-			s.drain()
-			s.wake()
-		}
-		s.mu.Unlock()
-	}
 }

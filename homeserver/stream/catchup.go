@@ -1,0 +1,152 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"hansa/storage"
+)
+
+const (
+	// pollTold is how often a node that hears of the others looks for itself, pollActive and pollQuiet how often one that does not:
+	// while others write, and when nothing came for activeFor.
+	pollTold   = 500 * time.Millisecond
+	pollActive = 100 * time.Millisecond
+	pollQuiet  = 250 * time.Millisecond
+	activeFor  = 5 * time.Second
+	// hintsApart is the shortest time between two looks that hints cause, vainApart the longest to which it grows when they were in vain.
+	hintsApart = time.Millisecond
+	vainApart  = 100 * time.Millisecond
+)
+
+// Run makes the stream hear of other nodes and keeps the leases of this one, until ctx ends.
+func (s *Stream) Run(ctx context.Context) error {
+	if s.db.Name() == "sqlite" { // no other nodes; gaps are filled by the transactions of this process
+		return s.follow(ctx)
+	}
+	var g errgroup.Group
+	g.Go(func() error { return s.follow(ctx) })
+	g.Go(func() error { return s.keeper.run(ctx) })
+	if s.bus != nil {
+		g.Go(func() error { return s.bus.run(ctx) })
+	}
+	return g.Wait()
+}
+
+// follow fills gaps that other nodes' transactions leave, and looks for their positions.
+func (s *Stream) follow(ctx context.Context) error {
+	poll := time.NewTimer(time.Hour)
+	defer poll.Stop()
+	var news time.Time // when another node had written something
+	apart := hintsApart
+	for {
+		if s.db.Name() != "sqlite" {
+			poll.Reset(s.patience(news))
+		}
+		cause := "poll"
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.gap:
+			// The transaction before is often about to be published by this process: give it a moment.
+			if cause = "gap"; !pass(ctx, 2*time.Millisecond) {
+				return nil
+			}
+		case <-s.hint:
+			cause = "hint"
+		case <-poll.C:
+		}
+		s.metrics.looks.WithLabelValues(cause).Inc()
+		found, err := s.catchUp(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.WithError(err).Warn("could not read the log; trying again")
+		}
+		switch {
+		case found:
+			news, apart = time.Now(), hintsApart
+		case cause == "hint": // said again, or by somebody who knows nothing
+			apart = min(2*apart, vainApart)
+		}
+		if cause == "hint" && !pass(ctx, apart) {
+			return nil
+		}
+	}
+}
+
+// patience is how long to wait for a hint before looking without one.
+func (s *Stream) patience(news time.Time) time.Duration {
+	switch {
+	case s.poll > 0:
+		return s.poll
+	case s.bus != nil && s.bus.connected():
+		return pollTold
+	case time.Since(news) < activeFor:
+		return pollActive
+	}
+	return pollQuiet
+}
+
+// pass waits, or returns false when ctx ends.
+func pass(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// catchUp reads from the database what is committed and not here yet. A position that is visible makes all below it
+// visible, so reading up to the newest one leaves no gap.
+func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
+	for {
+		after, upto := s.gapAhead()
+		var entries []storage.Entry
+		err := s.db.Read(ctx, func(tx *storage.Tx) (err error) {
+			if upto == 0 {
+				if upto, err = tx.Position(); err != nil || upto <= after {
+					return err
+				}
+			}
+			upto = min(upto, after+readMax)
+			// Two statements, two snapshots: what is replaced in between shows at its newer position, later.
+			entries, err = tx.ReadLog(after, upto)
+			return err
+		})
+		if err != nil || upto <= after {
+			return found, err
+		}
+		found = true
+		s.mu.Lock()
+		if upto > s.pos {
+			s.append(upto, entries)
+			s.drain()
+			s.wake()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// gapAhead is the newest position here and, where this process has committed something beyond it, the last position that is missing
+// before that. 0 means that nothing is known to be missing.
+func (s *Stream) gapAhead() (after, upto int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for first := range s.ahead {
+		if upto == 0 || first-1 < upto {
+			upto = first - 1
+		}
+	}
+	if upto <= s.pos {
+		upto = 0
+	}
+	return s.pos, upto
+}
+
+// unavailable tells whether an error is the database's, which comes back.
+func unavailable(err error) bool { return errors.Is(err, storage.ErrUnavailable) }

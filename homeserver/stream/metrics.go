@@ -1,0 +1,47 @@
+package stream
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics is what the stream tells operators.
+type metrics struct {
+	looks    *prometheus.CounterVec
+	messages *prometheus.CounterVec
+	refused  prometheus.Counter
+	taken    prometheus.Counter
+	lost     prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer, s *Stream) (*metrics, error) {
+	m := &metrics{
+		looks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hansa_stream_looks_total",
+			Help: "Looks into the database for what other nodes have written, by cause: hint (a node said so), poll or gap."}, []string{"cause"}),
+		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hansa_stream_nats_messages_total",
+			Help: "Messages over NATS by direction (in, out) and kind (position, lease, relay)."}, []string{"direction", "kind"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_stream_nats_refused_total",
+			Help: "Messages over NATS that no node of this cell has sent, or that came twice."}),
+		taken: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_stream_leases_taken_total", Help: "Leases of followers that this node took."}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_stream_leases_lost_total",
+			Help: "Leases of followers that this node lost without giving them back."}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.looks, m.messages, m.refused, m.taken, m.lost,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hansa_stream_leases_held_count", Help: "Leases of followers that this node holds."},
+			func() float64 { return float64(s.keeper.count()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hansa_stream_nats_connected_bool",
+			Help: "1 while NATS is connected, 0 while it is not or none is configured: then news of other nodes come by polling."}, func() float64 {
+			if s.bus != nil && s.bus.connected() {
+				return 1
+			}
+			return 0
+		}),
+	} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
