@@ -72,9 +72,6 @@ func (l *live) aclAllows(server matrix.ServerName) bool {
 	return l.acl.Allowed(server)
 }
 
-// eventServe is the point that is asked before events leave for another server.
-const eventServe = policy.Point("event.serve")
-
 // reading is one request of another server to read from a room.
 type reading struct {
 	s       *Service
@@ -102,7 +99,7 @@ func (s *Service) read(ctx context.Context, as, server matrix.ServerName, id mat
 		return nil, unavailable(err)
 	}
 	for _, tenant := range facts.Tenants {
-		d := s.Policy.Decide(ctx, &policy.Input{Point: eventServe, Time: s.Now(), Tenant: policy.Tenant{Name: tenant}, Subject: policy.ServerParty(string(server), false),
+		d := s.Policy.Decide(ctx, &policy.Input{Point: policy.EventServe, Time: s.Now(), Tenant: policy.Tenant{Name: tenant}, Subject: policy.ServerParty(string(server), false),
 			Server: &policy.Server{Name: string(server)}, Room: facts, Audience: audience, Request: &policy.Request{Via: "federation"}})
 		if e := d.Error(); e != nil {
 			return nil, e

@@ -1,0 +1,213 @@
+package fedserver
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/sirupsen/logrus"
+
+	"hansa/homeserver/ratelimit"
+	"hansa/homeserver/room"
+	"hansa/matrix"
+	"hansa/storage"
+)
+
+// front is what every request goes through: request ID, recovery, routing, errors. The endpoints verify who asks.
+type front struct {
+	api     *API
+	mux     *http.ServeMux
+	methods map[string]bool
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	q := &request{Request: r, id: requestID(), ip: f.api.address(r)}
+	h.Set("X-Request-Id", q.id)
+	c := &counted{ResponseWriter: w}
+	defer func() { f.api.metrics.requests.WithLabelValues(strconv.Itoa(c.status)).Inc() }()
+	defer f.recover(c, q)
+	if _, err := f.find(r); err != nil {
+		f.writeError(c, q, err)
+		return
+	}
+	// The mux fills in the parameters of the path.
+	f.mux.ServeHTTP(c, r.WithContext(withRequest(r.Context(), q)))
+}
+
+// address is where a request comes from.
+func (a *API) address(r *http.Request) netip.Addr {
+	if a.Address != nil {
+		return a.Address(r)
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap().WithZone("")
+}
+
+// counted notes the status of an answer.
+type counted struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (c *counted) WriteHeader(status int) {
+	if c.status == 0 {
+		c.status = status
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+func requestID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func (f *front) recover(w http.ResponseWriter, q *request) {
+	if p := recover(); p != nil {
+		if p == http.ErrAbortHandler {
+			panic(p) // net/http closes the connection on it
+		}
+		f.api.Log.WithFields(logrus.Fields{"request_id": q.id, "err": fmt.Sprint(p), "stack": string(debug.Stack())}).Error("panic in a handler")
+		f.writeError(w, q, errors.New("panic"))
+	}
+}
+
+// endpoint is one route on its way through the mux.
+type endpoint struct {
+	front *front
+	route *route
+}
+
+// ServeHTTP verifies who asks and calls the handler.
+func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q := requestOf(r.Context())
+	q.Request, q.route = r, e.route
+	if err := e.serve(w, q); err != nil {
+		e.front.writeError(w, q, err)
+	}
+}
+
+func (e *endpoint) serve(w http.ResponseWriter, q *request) error {
+	a := e.front.api
+	if e.route.access == open {
+		q.tenant = a.tenantOfHost(q.Host)
+		if q.Method != http.MethodGet && q.Method != http.MethodHead {
+			done, err := a.readBody(w, q)
+			if err != nil {
+				return err
+			}
+			defer done()
+		}
+		return e.route.fn(w, q)
+	}
+	done, err := a.authenticate(w, q)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if a.Limits {
+		if wait, ok := a.origins.Take(string(q.origin)); !ok {
+			return ratelimit.TooMany(wait)
+		}
+	}
+	if e.route.acl {
+		if err := a.checkACL(q); err != nil {
+			return err
+		}
+	}
+	if !e.route.free {
+		leave, err := a.gate.enter(q.Context(), q.origin)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
+	return e.route.fn(w, q)
+}
+
+// checkACL applies the server ACL of the room in the path.
+//
+// spec: server-server-api#server-access-control-lists-acls
+func (a *API) checkACL(q *request) error {
+	id, err := q.roomID()
+	if err != nil {
+		return err
+	}
+	ok, err := a.Rooms.ACLAllows(q.Context(), id, q.origin)
+	if err == nil && !ok {
+		err = matrix.Forbidden("Your server is not in this room.")
+	}
+	return err
+}
+
+// writeError is the one place where errors become answers.
+func (f *front) writeError(w http.ResponseWriter, q *request, err error) {
+	log := f.api.Log.WithFields(logrus.Fields{"request_id": q.id, "origin": q.origin, "destination": q.as, "err": err})
+	var me *matrix.Error
+	switch {
+	case errors.As(err, &me):
+		log.Debug("request refused")
+	case errors.Is(err, storage.ErrUnavailable):
+		log.Warn("database not available")
+		me = storage.Unavailable(err)
+	case errors.Is(err, room.ErrUndecided):
+		log.Warn("policy could not decide")
+		me = matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The policy cannot decide at present; try again later.").With("retry_after_ms", 5000)
+	case errors.Is(err, room.ErrUnknownRoom):
+		me = matrix.Forbidden("Your server is not in this room.") // the same answer as for a room that exists
+	case q.Context().Err() != nil:
+		return // the other server went away
+	default:
+		log.Error("request failed")
+		me = matrix.Errorf(http.StatusInternalServerError, matrix.CodeUnknown, "Something went wrong in the server. The request's ID is %s.", q.id)
+	}
+	body := make(map[string]any, len(me.Extra)+2)
+	for k, v := range me.Extra {
+		body[k] = v
+	}
+	body["errcode"], body["error"] = me.Code, me.Message
+	if ms, ok := me.Extra["retry_after_ms"]; ok {
+		if n, perr := strconv.ParseInt(fmt.Sprint(ms), 10, 64); perr == nil {
+			w.Header().Set("Retry-After", fmt.Sprint((n+999)/1000))
+		}
+	}
+	if werr := writeJSON(w, me.Status, body); werr != nil {
+		log.WithField("write_err", werr).Debug("answer not written")
+	}
+}
+
+// writeJSON writes an answer.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	return writeRaw(w, status, b)
+}
+
+// writeRaw writes an answer that is JSON already.
+func writeRaw(w http.ResponseWriter, status int, b []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // when the other server went away, there is nobody to tell
+	return nil
+}
