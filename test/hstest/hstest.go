@@ -43,6 +43,8 @@ type Options struct {
 	Policy map[string]string
 	// Dir keeps data, keys and policy, for a server that is started again. Empty means a new one.
 	Dir string
+	// NodeOf makes this server another node of a running one, with the same PostgreSQL, tenants, keys, policy and media.
+	NodeOf *Server
 	// Change may change the configuration.
 	Change func(*config.Config)
 }
@@ -67,6 +69,12 @@ func New(t testing.TB, o Options) *Server {
 	if len(o.Tenants) == 0 {
 		o.Tenants = []string{"acme.example", "globex.example"}
 	}
+	if o.NodeOf != nil {
+		o.Database, o.Tenants = o.NodeOf.Config.Database, nil
+		for _, t := range o.NodeOf.Config.Tenants {
+			o.Tenants = append(o.Tenants, string(t.Name))
+		}
+	}
 	var names []matrix.ServerName
 	for _, n := range o.Tenants {
 		names = append(names, matrix.ServerName(n))
@@ -81,12 +89,16 @@ func New(t testing.TB, o Options) *Server {
 	default:
 		cfg.Database = storagetest.URL(t, o.Database)
 	}
+	shared := o.Dir
+	if o.NodeOf != nil {
+		shared = o.NodeOf.Dir
+	}
 	cfg.Listen = config.Listen{Client: "127.0.0.1:0"}
-	cfg.Policy.Bundles = []string{filepath.Join(o.Dir, "policy")}
-	cfg.Media.Path = filepath.Join(o.Dir, "media")
+	cfg.Policy.Bundles = []string{filepath.Join(shared, "policy")}
+	cfg.Media.Path = filepath.Join(shared, "media")
 	cfg.Limits.Enabled = false
 	for i := range cfg.Tenants {
-		cfg.Tenants[i].SigningKeyFile = filepath.Join(o.Dir, "keys", string(cfg.Tenants[i].Name)+".key")
+		cfg.Tenants[i].SigningKeyFile = filepath.Join(shared, "keys", string(cfg.Tenants[i].Name)+".key")
 		cfg.Tenants[i].Registration = config.RegistrationOpen
 	}
 	if o.Change != nil {
@@ -287,6 +299,13 @@ func (u *User) Login(device string) {
 		u.S.t.Fatalf("login of %s: %d %s", u.ID, a.Status, a.Raw)
 	}
 	u.Token, u.DeviceID = a.String("access_token"), a.String("device_id")
+}
+
+// On is the same session of the user, on another node.
+func (u *User) On(s *Server) *User {
+	other := &User{S: s, ID: u.ID, Token: u.Token, DeviceID: u.DeviceID, Since: u.Since}
+	other.txn.Store(u.txn.Load() + 1_000_000) // a transaction ID says that a request is repeated
+	return other
 }
 
 // Try makes a request as the user and returns the answer, whatever it is.
