@@ -48,15 +48,34 @@ func (f *frame) ask(s *snapshot, tenant string) {
 	}
 }
 
+// Consider answers like Decide and records nothing: for looking ahead, where nobody has asked for anything yet.
+func (e *Engine) Consider(ctx context.Context, in *Input) Decision {
+	d, f := e.answer(ctx, in)
+	e.release(f)
+	return d
+}
+
 // Decide answers one question. Denials are recorded before it returns; an error of any kind denies.
 func (e *Engine) Decide(ctx context.Context, in *Input) Decision {
+	d, f := e.answer(ctx, in)
+	defer e.release(f)
+	switch info := e.points[in.Point]; {
+	case !d.Allow && d.Err == nil && countsRepeats(in.Point):
+		d = e.recordOnce(ctx, d, f)
+	case !d.Allow && info.Kind != KindFilter, d.Obligations.RecordFull:
+		d = e.record(ctx, d, f)
+	}
+	return d
+}
+
+// answer answers a question. The caller releases the frame.
+func (e *Engine) answer(ctx context.Context, in *Input) (Decision, *frame) {
 	now := e.opts.Now()
 	s := e.snapshot(now)
 	if !in.Time.IsZero() {
 		now = in.Time
 	}
 	f := e.frame(in)
-	defer e.release(f)
 	f.in.Time = now
 	v, memo := e.decide(ctx, s, f, now)
 	d := e.decision(s, in.Point, v, memo)
@@ -67,13 +86,7 @@ func (e *Engine) Decide(ctx context.Context, in *Input) Decision {
 		e.metrics.failed(in.Point, d.Err)
 		e.opts.Log.WithField("decision_id", d.ID).WithField("err", d.Err).Error("policy: a decision could not be made")
 	}
-	switch info := e.points[in.Point]; {
-	case !d.Allow && d.Err == nil && countsRepeats(in.Point):
-		d = e.recordOnce(ctx, d, f)
-	case !d.Allow && info.Kind != KindFilter, d.Obligations.RecordFull:
-		d = e.record(ctx, d, f)
-	}
-	return d
+	return d, f
 }
 
 func (e *Engine) decision(s *snapshot, p Point, v *verdict, memo bool) Decision {

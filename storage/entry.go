@@ -29,7 +29,7 @@ const (
 	NoticeTenant    = "tenant"    // Ref: tenant whose settings changed
 	NoticeRedaction = "redaction" // Ref: ID of an event that was redacted after the fact
 	NoticeState     = "state"     // Ref: room ID whose current state changed by more than the event before
-	NoticeWithheld  = "withheld"  // Ref: ID of an event that policy released or took back
+	NoticeWithheld  = "withheld"  // Ref: room ID of an event that policy released
 )
 
 // Entry is one position of the log. Which fields are set depends on Kind.
@@ -62,6 +62,9 @@ const (
 	Outlier
 	// Backfilled events are history from before this server was in the room.
 	Backfilled
+	// Relayed events are members' of another server that came by send_join, send_leave or send_knock: this server, which let them in,
+	// sends them on to the others in the room.
+	Relayed
 )
 
 // Hidden tells whether clients never see the event in a timeline.

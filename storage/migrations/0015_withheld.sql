@@ -1,0 +1,1 @@
+CREATE INDEX events_withheld ON events (room_num, pos) WHERE (flags & 4) <> 0;
