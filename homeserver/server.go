@@ -136,7 +136,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	}
 	s.Rooms = room.New(room.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Parties: s.Accounts, Keys: s.signing, Log: d.Log, Now: d.Now})
 	s.Keys = e2ee.New(e2ee.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Stream: s.Stream, Log: d.Log, Now: d.Now})
-	s.Presence = ephemeral.New(ephemeral.Deps{Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Now: d.Now})
+	s.Presence = ephemeral.New(ephemeral.Deps{Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Relay: s.Stream, Node: s.Stream.Node(), Now: d.Now})
 	s.Push = push.New(s.DB)
 	s.Members = membership.New(membership.Deps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Log: d.Log, Now: d.Now,
 		Limits: s.Config.Limits.Enabled})

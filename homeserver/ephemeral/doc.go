@@ -5,6 +5,9 @@
 // time is over; somebody who does nothing becomes unavailable, and somebody whose devices stay away goes offline. Changes of
 // presence are gathered for some seconds, so that they alone never keep clients busy. All of it has a bound.
 //
+// Where there are several nodes each tells the others of typing and of the presence of its users' devices (relay.go), as long as there is
+// something that carries such messages; without it a node shows what happens on it.
+//
 // Receipts and read markers (type Receipts) are stored: they are entries of the log, move forward only, and saying again what
 // is known costs no write.
 //

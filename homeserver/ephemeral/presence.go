@@ -50,6 +50,7 @@ type presence struct {
 	pending []*person
 	flushed time.Time // when changes were last told
 	swept   time.Time
+	retold  time.Time // when other nodes were last told of all who are present here
 }
 
 // person is one user's presence, made of that of the devices.
@@ -60,6 +61,9 @@ type person struct {
 	acted   time.Time
 	status  string
 	devices map[matrix.DeviceID]*seat
+	// statusTS is when the status was set, in ms, on any node; told is what other nodes were told.
+	statusTS int64
+	told     toldUser
 
 	version int64
 	changed time.Time
@@ -129,7 +133,7 @@ func (s *Service) setPresence(user matrix.UserID, device matrix.DeviceID, state,
 	}
 	p.acted = now
 	if p.status != status {
-		p.status = status
+		p.status, p.statusTS = status, max(now.UnixMilli(), p.statusTS+1)
 		s.tell(p, now)
 	}
 	s.look(p, now)
@@ -223,7 +227,7 @@ func (p *presence) person(user matrix.UserID) *person {
 	if len(p.people) >= maxPeople && !p.forget() {
 		return nil
 	}
-	made := &person{user: user, state: Offline, devices: map[matrix.DeviceID]*seat{}}
+	made := &person{user: user, state: Offline, told: toldUser{state: Offline}, devices: map[matrix.DeviceID]*seat{}}
 	p.people[user] = made
 	return made
 }
@@ -310,6 +314,7 @@ func (s *Service) flush(now time.Time) {
 			s.presence.told.MoveToFront(p.place)
 		}
 	}
+	s.tellPresence(s.presence.pending, now)
 	s.presence.pending, s.presence.flushed = nil, now
 	s.wake()
 }
@@ -330,6 +335,7 @@ func (s *Service) sweepPresence(now time.Time) time.Duration {
 				pr.drop(p)
 			}
 		}
+		s.retell(now)
 	}
 	next := presenceSweep - now.Sub(pr.swept)
 	if len(pr.people) == 0 {
@@ -350,6 +356,7 @@ func (s *Service) sweepPresence(now time.Time) time.Duration {
 func (s *Service) PresenceSince(version int64) []matrix.UserID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.merge(version)
 	var out []matrix.UserID
 	if version == 0 {
 		for user, p := range s.presence.people {

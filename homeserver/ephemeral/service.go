@@ -17,7 +17,10 @@ type Deps struct {
 	Parties room.Parties
 	// NoPresence turns presence off: nobody's is kept or shown.
 	NoPresence bool
-	Now        func() time.Time
+	// Relay reaches the other nodes, Node is the name of this one among them; nil where there are none.
+	Relay Relay
+	Node  string
+	Now   func() time.Time
 }
 
 // Caller is who asks for something.
@@ -29,7 +32,7 @@ type Caller struct {
 	Request *policy.Request
 }
 
-// Service holds typing and presence of this node. Run must run while it is used. Its methods may be called from any goroutine.
+// Service holds typing and presence, those of other nodes as far as they are told of here. Run must run while it is used. Its methods may be called from any goroutine.
 type Service struct {
 	Deps
 	kick chan struct{} // tells Run that something is due earlier than it thought
@@ -47,8 +50,10 @@ func New(d Deps) *Service {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	return &Service{Deps: d, kick: make(chan struct{}, 1), version: d.Now().UnixMilli(), changed: make(chan struct{}),
+	s := &Service{Deps: d, kick: make(chan struct{}, 1), version: d.Now().UnixMilli(), changed: make(chan struct{}),
 		typing: newTyping(), presence: newPresence()}
+	s.hear()
+	return s
 }
 
 // Run lets typing and presence end in time, until ctx ends.

@@ -114,6 +114,12 @@ func errNotJoined() error { return matrix.Forbidden("You are not in this room.")
 func (s *Service) startTyping(id matrix.RoomID, user matrix.UserID, timeout time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.typist(id, user, timeout)
+	s.tellTyping(id, user, timeout)
+}
+
+// typist enters or prolongs somebody who types. The caller holds s.mu.
+func (s *Service) typist(id matrix.RoomID, user matrix.UserID, timeout time.Duration) {
 	now := s.Now()
 	r := s.typing.rooms[id]
 	if r == nil {
@@ -153,18 +159,26 @@ func (s *Service) dueFirst(t *typist) {
 func (s *Service) StopTyping(id matrix.RoomID, user matrix.UserID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stopTypist(id, user) {
+		s.tellTyping(id, user, 0)
+	}
+}
+
+// stopTypist removes somebody who types; false when nobody does. The caller holds s.mu.
+func (s *Service) stopTypist(id matrix.RoomID, user matrix.UserID) bool {
 	r := s.typing.rooms[id]
 	if r == nil {
-		return
+		return false
 	}
 	i := r.index(user)
 	if i < 0 {
-		return
+		return false
 	}
 	heap.Remove(&s.typing.due, r.typists[i].index)
 	r.typists = slices.Delete(r.typists, i, i+1)
 	s.typingChanged(r, s.Now())
 	s.wake()
+	return true
 }
 
 func (s *Service) typingChanged(r *typingRoom, now time.Time) {
@@ -244,6 +258,7 @@ func (s *Service) Typing(room matrix.RoomID) []matrix.UserID {
 func (s *Service) TypingSince(version int64) []matrix.RoomID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.merge(version)
 	var out []matrix.RoomID
 	for e := s.typing.recent.Front(); e != nil; e = e.Next() {
 		r, _ := e.Value.(*typingRoom)
