@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -51,7 +52,7 @@ func (c *Client) dialTLS(ctx context.Context, _, address string) (net.Conn, erro
 	conn, err := c.dial(ctx, t)
 	if err != nil {
 		c.metrics.dials.WithLabelValues(dialResult(err)).Inc()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNotConnected, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
 	defer cancel()
@@ -59,7 +60,7 @@ func (c *Client) dialTLS(ctx context.Context, _, address string) (net.Conn, erro
 	if err := tc.HandshakeContext(ctx); err != nil {
 		c.metrics.dials.WithLabelValues("tls").Inc()
 		_ = conn.Close() // the handshake's error says more
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNotConnected, err)
 	}
 	c.metrics.dials.WithLabelValues("ok").Inc()
 	return tc, nil

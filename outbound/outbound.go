@@ -193,6 +193,9 @@ var (
 // ErrUnreachable is wrapped by every error for want of an answer.
 var ErrUnreachable = errors.New("outbound: the server cannot be reached")
 
+// ErrNotConnected is wrapped besides where not even a connection came about, so that nothing was sent.
+var ErrNotConnected = errors.New("outbound: no connection")
+
 // ErrTooLarge is wrapped by the error about an answer that is larger than the caller allows.
 var ErrTooLarge = errors.New("outbound: the answer is too large")
 
