@@ -1,0 +1,70 @@
+package fedclient
+
+import (
+	"sync"
+	"time"
+
+	"hansa/matrix"
+)
+
+// How long a server that could not be reached is left alone.
+const (
+	minOpen     = 5 * time.Second
+	maxOpen     = 2 * time.Minute
+	maxCircuits = 10000
+)
+
+// circuit remembers servers that could not be reached.
+type circuit struct {
+	mu   sync.Mutex // guards down
+	down map[matrix.ServerName]outage
+}
+
+type outage struct {
+	failures int
+	until    time.Time
+}
+
+func newCircuit() *circuit { return &circuit{down: map[matrix.ServerName]outage{}} }
+
+func (c *circuit) open(server matrix.ServerName, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Before(c.down[server].until)
+}
+
+func (c *circuit) failed(server matrix.ServerName, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.down[server]
+	if now.Before(o.until) {
+		return // many fail at the same time
+	}
+	if len(c.down) >= maxCircuits {
+		c.sweep(now)
+	}
+	o.until = now.Add(min(minOpen<<min(o.failures, 5), maxOpen))
+	o.failures++
+	c.down[server] = o
+}
+
+func (c *circuit) answered(server matrix.ServerName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.down, server)
+}
+
+// sweep forgets outages that are over, or all where none is.
+func (c *circuit) sweep(now time.Time) {
+	for server, o := range c.down {
+		if !now.Before(o.until) {
+			delete(c.down, server)
+		}
+	}
+	if len(c.down) >= maxCircuits {
+		clear(c.down)
+	}
+}
+
+// Reachable tells whether a server is worth trying now: whether it answered when it was asked last, or that is a while ago.
+func (c *Client) Reachable(server matrix.ServerName) bool { return !c.circuit.open(server, c.Now()) }

@@ -1,0 +1,135 @@
+package fedclient
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// The limits of lists of events in one answer.
+const (
+	maxStateEvents = 300000
+	maxStateIDs    = 600000
+	maxEventSize   = 128 << 10 // an event may grow by what is not signed; larger ones are left out
+	maxPage        = 1000
+)
+
+var errTooMany = errors.New("fedclient: too many elements")
+
+// reader reads the top-level members of an object one after the other. Duplicate keys and bad UTF-8 inside events are let through to the
+// parser of events, which drops those events alone; at the top level they are errors.
+type reader struct {
+	d    *jsontext.Decoder
+	seen map[string]bool
+}
+
+func newReader(r io.Reader) *reader {
+	return &reader{d: jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), seen: map[string]bool{}}
+}
+
+// object calls member for each member; member must read exactly the value, or return false to have it skipped.
+func (r *reader) object(member func(name string) (bool, error)) error {
+	if err := r.expect('{'); err != nil {
+		return err
+	}
+	for r.d.PeekKind() == '"' {
+		t, err := r.d.ReadToken()
+		if err != nil {
+			return err
+		}
+		name := t.String()
+		if r.seen[name] {
+			return fmt.Errorf("fedclient: member %.80q occurs twice", name)
+		}
+		if len(r.seen) == 100 {
+			return errTooMany
+		}
+		r.seen[name] = true
+		read, err := member(name)
+		if err == nil && !read {
+			err = r.d.SkipValue()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := r.expect('}'); err != nil {
+		return err
+	}
+	if _, err := r.d.ReadToken(); !errors.Is(err, io.EOF) {
+		return errors.New("fedclient: something follows the object")
+	}
+	return nil
+}
+
+func (r *reader) expect(kind jsontext.Kind) error {
+	t, err := r.d.ReadToken()
+	if err != nil {
+		return err
+	}
+	if t.Kind() != kind {
+		return fmt.Errorf("fedclient: %v where %v belongs", t.Kind(), kind)
+	}
+	return nil
+}
+
+// list calls element for each element of an array, at most so many. null stands for an empty one.
+func (r *reader) list(most int, element func() error) error {
+	if r.d.PeekKind() == 'n' {
+		return r.d.SkipValue()
+	}
+	if err := r.expect('['); err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		switch r.d.PeekKind() {
+		case ']':
+			return r.expect(']')
+		case 0:
+			return r.expect(']') // for the error
+		}
+		if n == most {
+			return errTooMany
+		}
+		if err := element(); err != nil {
+			return err
+		}
+	}
+}
+
+// events reads an array of events. What is no object, or too large for an event, is left out.
+func (r *reader) events(most int, out *[][]byte) error {
+	return r.list(most, func() error {
+		v, err := r.d.ReadValue()
+		if err == nil && v.Kind() == '{' && len(v) <= maxEventSize {
+			*out = append(*out, append([]byte(nil), v...))
+		}
+		return err
+	})
+}
+
+// strings reads an array of strings; anything else in it is an error.
+func (r *reader) strings(most int, each func(string)) error {
+	return r.list(most, func() error {
+		t, err := r.d.ReadToken()
+		if err != nil {
+			return err
+		}
+		if t.Kind() != '"' {
+			return errors.New("fedclient: not a string")
+		}
+		each(t.String())
+		return nil
+	})
+}
+
+// value reads one value as it is.
+func (r *reader) value(out *[]byte) error {
+	v, err := r.d.ReadValue()
+	if err == nil && v.Kind() != 'n' {
+		*out = append([]byte(nil), v...)
+	}
+	return err
+}
