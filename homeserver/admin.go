@@ -9,13 +9,11 @@ import (
 
 	"hansa/federation/agreement"
 	"hansa/homeserver/adminapi"
-	"hansa/matrix"
 )
 
 // buildAdmin makes the services that only administrators use.
 func (s *Server) buildAdmin(d Deps) {
-	local := func(name matrix.ServerName) bool { _, ok := s.signing[name]; return ok }
-	s.Agreements = agreement.New(agreement.Deps{DB: s.DB, Policy: s.Policy, IsLocal: local, Changed: s.renewAgreements, Now: d.Now})
+	s.Agreements = agreement.New(agreement.Deps{DB: s.DB, Policy: s.Policy, IsLocal: s.isLocal, Changed: s.renewAgreements, Now: d.Now})
 	var tenants []adminapi.Tenant
 	for _, t := range s.Config.Tenants {
 		key := s.signing[t.Name]
@@ -30,7 +28,7 @@ func (s *Server) buildAdmin(d Deps) {
 func (s *Server) renewAgreements(ctx context.Context) error {
 	s.agreements.Lock() // what was read first must not be set last
 	defer s.agreements.Unlock()
-	list, err := loadAgreements(ctx, s.DB)
+	list, err := s.readAgreements(ctx)
 	if err != nil {
 		return err
 	}

@@ -13,45 +13,56 @@ import (
 	"hansa/matrix/signing"
 )
 
-// loadKeys reads the signing keys of all tenants, making those that are missing. A key that others may read is refused: it may be
-// known to them.
-func loadKeys(tenants []config.Tenant) (map[matrix.ServerName]signing.Key, error) {
-	keys := map[matrix.ServerName]signing.Key{}
+// loadKeys reads the signing keys of all tenants, making those that are missing: what each signs with, and the further keys of its file. A
+// key that others may read is refused: it may be known to them.
+func loadKeys(tenants []config.Tenant) (keys map[matrix.ServerName]signing.Key, former map[matrix.ServerName][]signing.Key, err error) {
+	keys, former = map[matrix.ServerName]signing.Key{}, map[matrix.ServerName][]signing.Key{}
 	seen := map[signing.PublicKey]matrix.ServerName{}
 	for _, t := range tenants {
-		k, err := LoadKey(t.SigningKeyFile)
+		all, err := readKeys(t.SigningKeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("signing key of %s: %w", t.Name, err)
+			return nil, nil, fmt.Errorf("signing key of %s: %w", t.Name, err)
 		}
+		k := all[0]
 		if other, ok := seen[k.Public()]; ok {
-			return nil, fmt.Errorf("%s and %s have the same signing key (%s); every tenant needs its own", other, t.Name, t.SigningKeyFile)
+			return nil, nil, fmt.Errorf("%s and %s have the same signing key (%s); every tenant needs its own", other, t.Name, t.SigningKeyFile)
 		}
-		seen[k.Public()], keys[t.Name] = t.Name, k
+		seen[k.Public()], keys[t.Name], former[t.Name] = t.Name, k, all[1:]
 	}
-	return keys, nil
+	return keys, former, nil
 }
 
 // LoadKey reads a signing key file, or makes it where there is none.
 func LoadKey(path string) (signing.Key, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeKey(path)
-	}
+	list, err := readKeys(path)
 	if err != nil {
 		return signing.Key{}, err
 	}
+	return list[0], nil
+}
+
+// readKeys reads all keys of a file; there is at least one.
+func readKeys(path string) ([]signing.Key, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		k, err := makeKey(path)
+		return []signing.Key{k}, err
+	}
+	if err != nil {
+		return nil, err
+	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return signing.Key{}, fmt.Errorf("%s may be read by others (mode %04o); make it 0600, and a new key if it was exposed", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s may be read by others (mode %04o); make it 0600, and a new key if it was exposed", path, info.Mode().Perm())
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return signing.Key{}, err
+		return nil, err
 	}
 	list, err := signing.ParseKeyFile(data)
 	if err != nil {
-		return signing.Key{}, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return list[0], nil
+	return list, nil
 }
 
 // makeKey writes a new key so that it is there whole or not at all, also after a power failure.

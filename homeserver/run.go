@@ -88,21 +88,29 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 		return nil, err
 	}
 	s.client = client.Addr().String()
-	list := []listener{{client, s.http(s.API.Handler())}}
+	list := []listener{{client, s.http(s.clientHandler())}}
+	closed := func(err error) error {
+		for _, l := range list {
+			err = errors.Join(err, l.Close())
+		}
+		return err
+	}
+	if l, err := s.listenFederation(); err != nil {
+		return nil, closed(err)
+	} else if l != nil {
+		list = append(list, *l)
+	}
 	if s.Config.Listen.Admin != "" {
 		l, err := net.Listen("tcp", s.Config.Listen.Admin)
 		if err != nil {
-			return nil, errors.Join(err, client.Close())
+			return nil, closed(err)
 		}
 		s.admin = l.Addr().String()
 		list = append(list, listener{l, s.http(s.adminHandler())})
 	}
 	socket, err := adminapi.ListenSocket(ctx, s.Config.AdminSocket())
 	if err != nil {
-		for _, l := range list {
-			err = errors.Join(err, l.Close())
-		}
-		return nil, err
+		return nil, closed(err)
 	}
 	return append(list, listener{socket, s.http(s.Admin.OperatorHandler())}), nil
 }

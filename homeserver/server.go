@@ -63,6 +63,7 @@ type Server struct {
 	Media     *media.Service
 	API       *clientapi.API
 	Admin     *adminapi.API
+	federationParts
 	// Agreements are those of the tenants with their partners.
 	Agreements *agreement.Service
 	Metrics    *prometheus.Registry
@@ -73,9 +74,10 @@ type Server struct {
 	log     *logrus.Entry
 	now     func() time.Time
 	signing map[matrix.ServerName]signing.Key
+	former  map[matrix.ServerName][]signing.Key // further keys of the key files
 	ready   chan struct{}
-	client  string // address of the client listener once it listens
-	admin   string
+	// addresses of the listeners once they listen
+	client, federation, admin string
 }
 
 // New opens the database and builds a server. Close or Run must follow.
@@ -92,7 +94,7 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (s *Server, err error)
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, err
 	}
-	if s.signing, err = loadKeys(cfg.Tenants); err != nil {
+	if s.signing, s.former, err = loadKeys(cfg.Tenants); err != nil {
 		return nil, err
 	}
 	database, err := cfg.ReadDatabase()
@@ -119,7 +121,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	for _, t := range s.Config.Tenants {
 		names = append(names, t.Name)
 	}
-	agreements, err := loadAgreements(ctx, s.DB)
+	agreements, err := s.readAgreements(ctx)
 	if err != nil {
 		return fmt.Errorf("agreements: %w", err)
 	}
@@ -134,7 +136,10 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	if err := s.buildAccounts(d); err != nil {
 		return err
 	}
-	s.Rooms = room.New(room.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Parties: s.Accounts, Keys: s.signing, Log: d.Log, Now: d.Now})
+	if err := s.buildOutbound(ctx, d); err != nil {
+		return err
+	}
+	s.Rooms = room.New(room.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Parties: s.Accounts, Keys: s.signing, Keyring: s.Ring, Log: d.Log, Now: d.Now})
 	s.Keys = e2ee.New(e2ee.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Stream: s.Stream, Log: d.Log, Now: d.Now})
 	s.Presence = ephemeral.New(ephemeral.Deps{Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Relay: s.Stream, Node: s.Stream.Node(), Now: d.Now})
 	s.Push = push.New(s.DB)
@@ -157,6 +162,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	}
 	s.API = clientapi.New(clientapi.Deps{Proxies: proxies, DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
 		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
+	s.buildFederation(d)
 	s.buildAdmin(d)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
+	"hansa/federation"
 	"hansa/homeserver/ratelimit"
 	"hansa/homeserver/room"
 	"hansa/matrix"
@@ -25,10 +26,14 @@ type Door interface {
 	InboundLeave(ctx context.Context, as, origin matrix.ServerName) error
 }
 
-// Keys finds the keys that requests are signed with. It is declared here so that tests need no keyring.
+// Keys finds the keys that requests are signed with, and publishes our own. It is declared here so that tests need no keyring.
 type Keys interface {
 	// RequestKey returns a key of a server that is valid now; old keys are only for events.
 	RequestKey(ctx context.Context, server matrix.ServerName, id signing.KeyID) (signing.PublicKey, error)
+	// OwnKeys returns the signed answer about the keys of a tenant.
+	OwnKeys(tenant matrix.ServerName) ([]byte, error)
+	// Query answers as a notary, in the name of a tenant.
+	Query(ctx context.Context, as matrix.ServerName, want map[matrix.ServerName]map[string]federation.KeyCriteria) ([]jsontext.Value, error)
 }
 
 // EDUHandler takes in one EDU of a server. An error means that the server has to send it again; what cannot be used is dropped without one.
