@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"hansa/federation/door"
+	"hansa/federation/fedclient"
 	"hansa/federation/fedserver"
 	"hansa/federation/keyring"
 	"hansa/federation/resolve"
@@ -35,6 +36,8 @@ type federationParts struct {
 	Door *door.Door
 	Out  *outbound.Client
 	Ring *keyring.Ring
+	// Client asks other servers.
+	Client *fedclient.Client
 	// Federation is the server-server API.
 	Federation *fedserver.API
 }
@@ -64,6 +67,10 @@ func (s *Server) buildOutbound(ctx context.Context, d Deps) (err error) {
 		Allowed: keyring.AnyTenant(tenants, s.Door.Outbound, s.Door.Inbound), Log: d.Log, Registerer: s.Metrics, Now: d.Now})
 	if err != nil {
 		return fmt.Errorf("keyring: %w", err)
+	}
+	s.Client, err = fedclient.New(fedclient.Deps{Keys: s.signing, Out: s.Out, Servers: resolver, Gate: s.Door, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
+	if err != nil {
+		return fmt.Errorf("federation client: %w", err)
 	}
 	return s.Ring.Register(ctx)
 }

@@ -46,6 +46,9 @@ type Deps struct {
 	Keys  Keys
 	// Ingest takes in events of one room and says of each what became of it.
 	Ingest func(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdus [][]byte) []error
+	// Members lets people in and out.
+	Members Members
+	Devices Devices
 	// EDUs are the receivers of EDUs by type.
 	EDUs map[string]EDUHandler
 	// Tenants are the hosted domains in the order of the configuration.
