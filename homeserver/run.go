@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,8 +14,8 @@ import (
 	"hansa/storage"
 )
 
-// Run serves until ctx ends, then stops: first it takes no new requests and lets those under way finish (waiting syncs end at
-// once), then the followers, at last the database. When the disk of the database fails it stops by itself: the next start reads what
+// Run serves until ctx ends, then stops: first it is not ready any more and waits until load balancers know, then it takes no new requests
+// and lets those under way finish (waiting syncs end at once, without news), then the followers, at last the database. When the disk of the database fails it stops by itself: the next start reads what
 // the disk really has.
 func (s *Server) Run(ctx context.Context) error {
 	defer func() {
@@ -45,7 +44,7 @@ func (s *Server) Run(ctx context.Context) error {
 				return storage.ErrUnavailable
 			}
 		},
-		"caches": s.followCaches, "housekeeping": s.keepHouse,
+		"caches": s.followCaches, "housekeeping": s.keepHouse, "nodes": s.nodes.run,
 		"directory": s.Directory.Run,
 		"users":     func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Directory.Follower()) },
 		"leavers":   func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Leavers()) },
@@ -117,7 +116,7 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 
 // http is a server whose every phase has a limit, so that slow peers hold nothing but their own connection.
 func (s *Server) http(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 3 * time.Minute,
+	return &http.Server{Handler: s.health.leaving(h), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 3 * time.Minute,
 		MaxHeaderBytes: 32 << 10, ErrorLog: nil}
 }
 
@@ -139,6 +138,10 @@ func (s *Server) serve(ctx context.Context, list []listener) error {
 	case <-ctx.Done():
 	}
 	s.log.Info("stopping")
+	// Those who send requests here by what /readyz says are let hear of it first; until then all is served.
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.Config.ShutdownGrace))
+	defer cancel()
+	s.health.drain(leave)
 	s.Sync.Stop()
 	s.Media.Stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.Config.ShutdownGrace))
@@ -150,14 +153,6 @@ func (s *Server) serve(ctx context.Context, list []listener) error {
 		}
 	}
 	return errors.Join(err, <-failed)
-}
-
-// CheckReady tells whether the server can do its work: the database takes writes and policy is loaded.
-func (s *Server) CheckReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	name, _ := os.Hostname() // only a label
-	return s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.SetCursor("probe."+name, s.now().Unix()) })
 }
 
 // followCaches makes what is in memory agree with what any node has written.
@@ -185,10 +180,16 @@ func (s *Server) followCaches(ctx context.Context) error {
 }
 
 func (s *Server) follow(ctx context.Context, e *storage.Entry) {
-	if e.Kind == storage.KindNotice && e.Name == storage.NoticeAgreement {
+	if e.Kind != storage.KindNotice {
+		return
+	}
+	switch e.Name {
+	case storage.NoticeAgreement:
 		if err := s.renewAgreements(ctx); err != nil {
 			s.log.WithError(err).Error("agreements could not be read again")
 		}
+	case storage.NoticePolicy:
+		s.nodes.heard(e.Ref)
 	}
 }
 

@@ -69,6 +69,9 @@ type Server struct {
 	Metrics    *prometheus.Registry
 	Version    string
 
+	health *health
+	nodes  *nodes
+
 	agreements sync.Mutex // held while those of the database are handed to the policy
 
 	log     *logrus.Entry

@@ -29,6 +29,7 @@ const (
 	NoticeTenant    = "tenant"    // Ref: tenant whose settings changed
 	NoticeRedaction = "redaction" // Ref: ID of an event that was redacted after the fact
 	NoticeState     = "state"     // Ref: room ID whose current state changed by more than the event before
+	NoticePolicy    = "policy"    // Ref: revision of the rules; these, their data or an agreement changed on a node
 	NoticeWithheld  = "withheld"  // Ref: room ID of an event that policy released
 )
 
