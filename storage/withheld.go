@@ -30,35 +30,25 @@ func (tx *Tx) LoadWithheld(after WithheldMark, limit int) ([]*Event, WithheldMar
 	return list, next, err
 }
 
-// WithheldMark is a place in the list of withheld events.
+// WithheldMark is a place in the list of withheld events; the zero value is before all of them.
 type WithheldMark struct{ room, pos int64 }
 
-// FirstWithheld is the place before all.
-func FirstWithheld() WithheldMark { return WithheldMark{pos: -1 << 62} }
-
-// LoadWithheldMembers returns the membership events of rooms that policy withholds, oldest first.
-func (tx *Tx) LoadWithheldMembers(rooms []matrix.RoomID) ([]*Event, error) {
-	return tx.events(selectEventSQL+`WHERE r.room_id SET($1) AND (e.flags & 4) <> 0 AND e.type = 'm.room.member' AND (e.flags & 1) = 0
-		ORDER BY e.pos`, setOf(tx, rooms))
-}
-
 // Release takes the mark from an event that policy withheld. Where that makes it visible, the event moves to the newest position, so that
-// everybody who reads the log meets it once, as if it came now; history from before this server was in the room only appears. also are
-// state events that became current with it.
-func (tx *Tx) Release(e *Event, set Flags, also []matrix.EventID) error {
-	e.Flags = e.Flags&^Withheld | set
+// everybody who reads the log meets it once, as if it came now; history from before this server was in the room only appears.
+func (tx *Tx) Release(e *Event) error {
+	e.Flags &^= Withheld
 	if _, err := tx.exec(`UPDATE events SET flags = $2 WHERE event_id = $1`, string(e.ID), int64(e.Flags)); err != nil {
 		return err
 	}
 	if !e.Flags.Hidden() && e.Flags&Backfilled == 0 {
-		if err := tx.moveToEnd(e, also); err != nil {
+		if err := tx.moveToEnd(e); err != nil {
 			return err
 		}
 	}
 	return tx.Announce(NoticeWithheld, string(e.RoomID))
 }
 
-func (tx *Tx) moveToEnd(e *Event, also []matrix.EventID) error {
+func (tx *Tx) moveToEnd(e *Event) error {
 	moved := *e
 	pos, err := tx.emit(Entry{Kind: KindEvent, Event: &moved, RoomID: e.RoomID})
 	if err != nil {
@@ -72,17 +62,16 @@ func (tx *Tx) moveToEnd(e *Event, also []matrix.EventID) error {
 	if err != nil {
 		return err
 	}
-	changed := tx.set(append(stringsOf(also), string(e.ID)))
 	const room = `(SELECT room_num FROM rooms WHERE room_id = $1)`
 	for _, q := range []string{
-		`UPDATE current_state SET pos = $2 WHERE room_num = ` + room + ` AND event_id SET($3)`,
-		`UPDATE memberships SET pos = $2 WHERE room_num = ` + room + ` AND event_id SET($3)`,
+		`UPDATE current_state SET pos = $2 WHERE room_num = ` + room + ` AND event_id = $3`,
+		`UPDATE memberships SET pos = $2 WHERE room_num = ` + room + ` AND event_id = $3`,
 	} {
-		if _, err := tx.exec(q, string(e.RoomID), pos, changed); err != nil {
+		if _, err := tx.exec(q, string(e.RoomID), pos, string(e.ID)); err != nil {
 			return err
 		}
 	}
-	if e.StateKey == nil && len(also) == 0 {
+	if e.StateKey == nil {
 		_, err = tx.exec(`UPDATE rooms SET last_pos = $2 WHERE room_id = $1`, string(e.RoomID), pos)
 		return err
 	}
@@ -90,16 +79,16 @@ func (tx *Tx) moveToEnd(e *Event, also []matrix.EventID) error {
 	return err
 }
 
-func stringsOf(ids []matrix.EventID) []string {
-	out := make([]string, len(ids), len(ids)+1)
-	for i, id := range ids {
-		out[i] = string(id)
+// Redact takes the content of a stored event away, and tells whoever shows it.
+func (tx *Tx) Redact(r Redaction) error {
+	if err := tx.redact(r); err != nil {
+		return err
 	}
-	return out
+	return tx.Announce(NoticeRedaction, string(r.Target))
 }
 
-// LoadForeignRooms returns up to limit rooms after a mark in which somebody of a server that is not among the given ones is joined, invited
-// or knocking, in the order of their making, and the mark of the next page.
+// LoadForeignRooms returns up to limit rooms after a mark in which somebody of a server that is not among the given ones is joined or invited,
+// or which have a server ACL, in the order of their making, and the mark of the next page.
 func (tx *Tx) LoadForeignRooms(own []matrix.ServerName, after int64, limit int) ([]matrix.RoomID, int64, error) {
 	var out []matrix.RoomID
 	args := []any{after, limit}
@@ -115,7 +104,8 @@ func (tx *Tx) LoadForeignRooms(own []matrix.ServerName, after int64, limit int) 
 		}
 		out = append(out, matrix.RoomID(id))
 		return nil
-	}, `SELECT r.room_num, r.room_id FROM rooms r WHERE r.room_num > $1 AND EXISTS (SELECT 1 FROM memberships m
-		WHERE m.room_num = r.room_num AND m.membership IN ('join', 'invite')`+where+`) ORDER BY r.room_num LIMIT $2`, args...)
+	}, `SELECT r.room_num, r.room_id FROM rooms r WHERE r.room_num > $1 AND (EXISTS (SELECT 1 FROM memberships m
+		WHERE m.room_num = r.room_num AND m.membership IN ('join', 'invite')`+where+`) OR EXISTS (SELECT 1 FROM current_state s
+		WHERE s.room_num = r.room_num AND s.type = 'm.room.server_acl' AND s.state_key = '')) ORDER BY r.room_num LIMIT $2`, args...)
 	return out, after, err
 }

@@ -238,6 +238,10 @@ func (a *assembly) load() error {
 	if len(want)+len(summaries)+len(lazy) == 0 {
 		return nil
 	}
+	unseen, err := a.unseen(summaries)
+	if err != nil {
+		return err
+	}
 	return a.s.DB.View(a.ctx, func(tx *storage.Tx) (err error) {
 		found, err := tx.LoadEvents(want)
 		if err != nil {
@@ -250,7 +254,7 @@ func (a *assembly) load() error {
 				a.r.replaced[id] = e
 			}
 		}
-		if err := a.loadSummaries(tx, summaries); err != nil {
+		if err := a.loadSummaries(tx, summaries, unseen); err != nil {
 			return err
 		}
 		return a.loadMembers(tx, lazy)

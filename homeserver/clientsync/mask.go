@@ -26,6 +26,19 @@ func structural(typ string) bool {
 	return false
 }
 
+// placeholder tells whether an event that policy withholds is told of, with nothing in it, because it replaced one that readers may have: so
+// they see the same whenever they came.
+func placeholder(e *storage.Event) bool {
+	if e.StateKey == nil || *e.StateKey != "" {
+		return false
+	}
+	switch e.Type {
+	case "m.room.name", "m.room.topic", "m.room.avatar", "m.room.canonical_alias", "m.room.pinned_events", "m.room.guest_access", "m.room.server_acl":
+		return true
+	}
+	return false
+}
+
 // nobody stands for a sender whom the reader may not know of. No account has this name: those that are made here have no capitals.
 func (c *Contacts) nobody() matrix.UserID {
 	return matrix.UserID("@HIDDEN:" + string(matrix.UserID(c.viewer.ID).Server()))

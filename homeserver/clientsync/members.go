@@ -6,6 +6,7 @@ import (
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/matrix/auth"
+	"hansa/policy"
 	"hansa/storage"
 )
 
@@ -113,7 +114,23 @@ type summary struct {
 
 const heroes = 5
 
-func (a *assembly) loadSummaries(tx *storage.Tx, rooms []matrix.RoomID) error {
+// unseen counts, for each of some rooms, the people of other servers whom the reader may not know of: they are no part of what the reader is
+// told of the room.
+func (a *assembly) unseen(rooms []matrix.RoomID) (map[matrix.RoomID]storage.MemberCounts, error) {
+	out := make(map[matrix.RoomID]storage.MemberCounts, len(rooms))
+	for _, id := range rooms {
+		n, err := a.s.Rooms.Unseen(a.ctx, id, func(p *policy.Party) bool {
+			return a.s.Policy.Contact(a.contacts.viewer, p) || a.s.Policy.Contact(p, a.contacts.viewer)
+		})
+		if err != nil {
+			return nil, err
+		}
+		out[id] = n
+	}
+	return out, nil
+}
+
+func (a *assembly) loadSummaries(tx *storage.Tx, rooms []matrix.RoomID, unseen map[matrix.RoomID]storage.MemberCounts) error {
 	if len(rooms) == 0 {
 		return nil
 	}
@@ -126,7 +143,7 @@ func (a *assembly) loadSummaries(tx *storage.Tx, rooms []matrix.RoomID) error {
 		return err
 	}
 	for _, id := range rooms {
-		sum := &summary{joined: counts[id].Joined, invited: counts[id].Invited}
+		sum := &summary{joined: max(0, counts[id].Joined-unseen[id].Joined), invited: max(0, counts[id].Invited-unseen[id].Invited)}
 		for _, m := range first[id] {
 			if len(sum.heroes) < heroes && a.contacts.May(a.ctx, m.UserID) {
 				sum.heroes = append(sum.heroes, m.UserID)

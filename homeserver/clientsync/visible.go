@@ -208,20 +208,21 @@ func (c *Contacts) Show(ctx context.Context, e *storage.Event) *storage.Event {
 	if e.StateKey != nil && e.Type == typeMember && !c.May(ctx, matrix.UserID(*e.StateKey)) {
 		return nil
 	}
-	if c.May(ctx, e.Sender) {
+	if e.Flags&storage.Withheld == 0 && c.May(ctx, e.Sender) {
 		return c.thin(ctx, e)
 	}
 	// The reader must learn of being removed, whoever did it.
-	if e.StateKey != nil && structural(e.Type) || e.Is(typeMember, c.viewer.ID) {
+	if e.StateKey != nil && structural(e.Type) || e.Is(typeMember, c.viewer.ID) || e.Flags&storage.Withheld != 0 && placeholder(e) {
 		return c.outline(ctx, e)
 	}
 	return nil
 }
 
-// RoomOpen tells whether a reader may read a room: everybody who is in it must be somebody the reader may be with, and the rules of
-// the point room.read must agree. A room that has become impossible is silent until people leave or policy changes.
+// RoomOpen tells whether a reader may read a room: everybody of this deployment who is in it must be somebody the reader may be with, to
+// somebody who is not in it everybody, and the rules of the point room.read must agree. A room that has become impossible is silent until
+// people leave or policy changes.
 func (s *Service) RoomOpen(ctx context.Context, viewer *policy.Party, room matrix.RoomID) (bool, error) {
-	facts, audience, err := s.Rooms.PolicyFacts(ctx, room, matrix.UserID(viewer.ID))
+	facts, audience, err := s.Rooms.ReadFacts(ctx, room, matrix.UserID(viewer.ID))
 	if err != nil {
 		return false, err
 	}

@@ -14,21 +14,26 @@ import (
 // when policy first asks and follows membership changes from then on.
 type crowd struct {
 	audience *policy.Audience
-	parties  map[matrix.UserID]*policy.Party
-	pools    map[string]int
-	servers  map[string]int
+	// own are those of the audience whose servers this deployment hosts.
+	own     *policy.Audience
+	parties map[matrix.UserID]*policy.Party
+	pools   map[string]int
+	servers map[string]int
 	// generation is that of the policy set that the parties were made under.
 	generation uint64
 }
 
 func newCrowd() *crowd {
-	return &crowd{audience: policy.NewAudience(), parties: map[matrix.UserID]*policy.Party{}, pools: map[string]int{}, servers: map[string]int{}}
+	return &crowd{audience: policy.NewAudience(), own: policy.NewAudience(), parties: map[matrix.UserID]*policy.Party{}, pools: map[string]int{}, servers: map[string]int{}}
 }
 
 func (c *crowd) add(user matrix.UserID, p *policy.Party) {
 	c.remove(user)
 	c.parties[user] = p
 	c.audience.Add(p)
+	if p.Local {
+		c.own.Add(p)
+	}
 	for _, pool := range p.Pools {
 		c.pools[pool]++
 	}
@@ -42,6 +47,7 @@ func (c *crowd) remove(user matrix.UserID) {
 	}
 	delete(c.parties, user)
 	c.audience.Remove(p)
+	c.own.Remove(p)
 	for _, pool := range p.Pools {
 		if c.pools[pool]--; c.pools[pool] == 0 {
 			delete(c.pools, pool)

@@ -87,18 +87,19 @@ func (s *Service) judge(ctx context.Context, q *question) policy.Decision {
 	if !d.Allow || len(q.input.Room.Tenants) < 2 {
 		return d
 	}
-	switch q.input.Point {
-	case policy.EventSend, policy.EventRedact, policy.RoomState:
-	default:
-		return d // membership changes ask every tenant they concern
-	}
 	for _, tenant := range q.input.Room.Tenants {
 		if tenant == q.input.Subject.Tenant {
 			continue
 		}
 		in := *q.input
-		in.Point, in.Tenant = policy.EventReceive, policy.Tenant{Name: tenant}
-		in.Server = &policy.Server{Name: q.input.Subject.Tenant, Local: true}
+		in.Tenant = policy.Tenant{Name: tenant}
+		switch q.input.Point {
+		case policy.EventSend, policy.EventRedact, policy.RoomState:
+			in.Point, in.Server = policy.EventReceive, &policy.Server{Name: q.input.Subject.Tenant, Local: true}
+		case policy.RoomInvite, policy.RoomJoin, policy.RoomKnock: // everybody in the room must agree to the newcomer
+		default:
+			return d
+		}
 		if other := s.Policy.Decide(ctx, &in); !other.Allow {
 			return other
 		}
@@ -133,7 +134,7 @@ func (l *live) policyRoom(s *Service) *policy.Room {
 
 // eventFacts takes an event apart for policy.
 func (s *Service) eventFacts(d *Draft, membership string) *policy.Event {
-	f := &policy.Event{Type: d.Type, StateKey: d.StateKey, Membership: membership, Size: len(d.Content), Encrypted: d.Type == "m.room.encrypted", Domains: []string{}}
+	f := &policy.Event{Type: d.Type, StateKey: d.StateKey, Membership: membership, Size: len(d.Content), Encrypted: d.Type == "m.room.encrypted", Domains: domains(d, membership)}
 	var c struct {
 		MsgType           string         `json:"msgtype"`
 		JoinRule          string         `json:"join_rule"`

@@ -240,8 +240,13 @@ func TestReceive_WithholdsWhatPolicyRefuses(t *testing.T) {
 		if n := len(k.timeline(id)); n != 5 {
 			t.Errorf("%d events are shown, want 5", n)
 		}
+		var refused *matrix.Error
+		if _, err := k.say(id, user("anna"), "on"); !errors.As(err, &refused) || refused.Status != 403 {
+			t.Errorf("send into a room that holds a server without agreement: %v, want 403", err)
+		}
+		k.must(k.member(id, user("anna"), fred, "leave"))
 		if _, err := k.say(id, user("anna"), "on"); err != nil {
-			t.Errorf("send after a withheld event: %v", err)
+			t.Errorf("send after the stranger was removed: %v", err)
 		}
 	})
 }

@@ -95,6 +95,53 @@ func (s *Service) PolicyFacts(ctx context.Context, id matrix.RoomID, user matrix
 	return &facts, l.crowd.audience, nil
 }
 
+// ReadFacts is like PolicyFacts, for somebody who wants to read: the audience that somebody must be able to be with who is inside is of this
+// deployment's people. Whom other servers bring in cannot close a room to those who are in it: it stays readable, without
+// what comes from them, and nobody can send into it.
+func (s *Service) ReadFacts(ctx context.Context, id matrix.RoomID, user matrix.UserID) (*policy.Room, *policy.Audience, error) {
+	facts, audience, err := s.PolicyFacts(ctx, id, user)
+	if err != nil || facts.Membership != auth.Join {
+		return facts, audience, err
+	}
+	l, err := s.live(ctx, id)
+	if err != nil {
+		return nil, nil, unavailable(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := s.gather(ctx, l); err != nil {
+		return nil, nil, unavailable(err)
+	}
+	return facts, l.crowd.own, nil
+}
+
+// Unseen counts the people of other servers who are present in a room and whom may is false for.
+func (s *Service) Unseen(ctx context.Context, id matrix.RoomID, may func(*policy.Party) bool) (storage.MemberCounts, error) {
+	var n storage.MemberCounts
+	l, err := s.live(ctx, id)
+	if err != nil {
+		return n, unavailable(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := s.gather(ctx, l); err != nil {
+		return n, unavailable(err)
+	}
+	if l.crowd.own.Len() == len(l.crowd.parties) {
+		return n, nil
+	}
+	for user, p := range l.crowd.parties {
+		switch {
+		case p.Local || may(p):
+		case l.members[user].membership == auth.Join:
+			n.Joined++
+		default:
+			n.Invited++
+		}
+	}
+	return n, nil
+}
+
 // Audience is who is present in a room, as policy sees it.
 func (s *Service) Audience(ctx context.Context, id matrix.RoomID) (*policy.Audience, error) {
 	l, err := s.live(ctx, id)

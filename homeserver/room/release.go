@@ -1,0 +1,220 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"hansa/homeserver/stream"
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/event"
+	"hansa/storage"
+)
+
+const (
+	// releaseStep is how many withheld events are judged again at a time.
+	releaseStep = 200
+	// roomStep is how many rooms are read at a time when all that other servers take part in are looked at.
+	roomStep = 100
+)
+
+// WatchPolicy puts a notice into the log whenever rules, their data or agreements have changed in this process, until ctx ends. It says so
+// at the start, too: something may have changed while no node ran.
+func (s *Service) WatchPolicy(ctx context.Context) error {
+	retry := time.Duration(0)
+	for {
+		changed := s.Policy.Changed()
+		err := s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.Announce(storage.NoticePolicy, s.Policy.Revision()) })
+		if err == nil {
+			retry = 0
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		if ctx.Err() == nil {
+			s.log.WithError(err).Warn("a change of policy could not be announced; trying again")
+		}
+		retry = min(max(2*retry, 50*time.Millisecond), 5*time.Second)
+		select {
+		case <-time.After(retry):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Compliance returns the follower that keeps rooms as policy wants them: after a change of policy or agreements it judges withheld events
+// again and releases those that are allowed now, and in rooms that hold a server which a tenant of ours does not approve, it keeps that
+// server out as far as our people have the power (govern).
+func (s *Service) Compliance() stream.Follower {
+	return stream.Follower{Name: "room.compliance", Handle: s.comply}
+}
+
+func (s *Service) comply(ctx context.Context, entries []storage.Entry, _ int64) error {
+	sweep := false
+	rooms := map[matrix.RoomID]bool{}
+	for i := range entries {
+		switch e := &entries[i]; {
+		case e.Kind == storage.KindNotice && e.Name == storage.NoticePolicy:
+			sweep = true
+		case e.Kind == storage.KindNotice && e.Name == storage.NoticeState:
+			rooms[matrix.RoomID(e.Ref)] = true
+		case e.Kind == storage.KindEvent && s.changesServers(e.Event):
+			rooms[e.RoomID] = true
+		}
+	}
+	if sweep {
+		if err := s.releaseAll(ctx); err != nil {
+			return err
+		}
+		return s.governAll(ctx)
+	}
+	for id := range rooms {
+		if err := s.govern(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changesServers tells whether an event may bring a server into a room, or changes who keeps it out.
+func (s *Service) changesServers(e *storage.Event) bool {
+	switch {
+	case e.StateKey == nil || e.Flags&storage.Rejected != 0:
+		return false
+	case e.Type == typeMember:
+		user, err := matrix.ParseUserID(*e.StateKey)
+		return err == nil && !s.IsLocal(user.Server()) && isPresent(event.Membership(e.Event))
+	}
+	return !s.IsLocal(e.Sender.Server()) && (e.Type == typeServerACL || e.Type == auth.TypePowerLevels)
+}
+
+// releaseAll judges all withheld events again.
+func (s *Service) releaseAll(ctx context.Context) error {
+	var mark storage.WithheldMark
+	for {
+		var list []*storage.Event
+		next := mark
+		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) { list, next, err = tx.LoadWithheld(mark, releaseStep); return err })
+		if err != nil {
+			return err
+		}
+		if next == mark {
+			return nil
+		}
+		mark = next
+		for len(list) > 0 {
+			n := 1
+			for n < len(list) && list[n].RoomID == list[0].RoomID {
+				n++
+			}
+			if err := s.release(ctx, list[:n]); err != nil {
+				return err
+			}
+			list = list[n:]
+		}
+	}
+}
+
+// release makes those of some withheld events of one room visible that policy allows now. Each enters the log once more, at its end.
+func (s *Service) release(ctx context.Context, list []*storage.Event) error {
+	room := list[0].RoomID
+	l, err := s.live(ctx, room)
+	if err != nil {
+		return unavailable(err)
+	}
+	var allowed []*storage.Event
+	redacts := map[matrix.EventID]bool{}
+	l.mu.Lock()
+	for _, e := range list {
+		d, jerr := s.considerForeign(ctx, l, e.Event, s.Policy.Consider)
+		if jerr != nil {
+			err = jerr
+			break
+		}
+		if d.Allow {
+			allowed = append(allowed, e)
+			redacts[e.ID] = e.Type == typeRedaction && e.Redacts != "" && !(e.Flags &^ storage.Withheld).Hidden()
+		}
+	}
+	l.mu.Unlock()
+	if err != nil || len(allowed) == 0 {
+		return err
+	}
+	err = s.DB.Update(ctx, func(tx *storage.Tx) error {
+		for _, e := range allowed {
+			if err := tx.Release(e); err != nil {
+				return err
+			}
+			if !redacts[e.ID] {
+				continue
+			}
+			if err := s.releaseRedaction(tx, l, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.drop(l) // what its events say of themselves in memory may have changed
+	s.log.WithFields(logrus.Fields{"room_id": room, "events": len(allowed)}).Info("events that policy had withheld were released")
+	return nil
+}
+
+// releaseRedaction gives a released redaction its effect.
+func (s *Service) releaseRedaction(tx *storage.Tx, l *live, e *storage.Event) error {
+	target, err := tx.LoadEvent(e.Redacts)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && target.RoomID != e.RoomID {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	effects, err := l.redactions(e.Event, target.Event)
+	l.mu.Unlock()
+	if err != nil {
+		return nil // a redaction without the power to redact is an event without effect
+	}
+	for _, r := range effects {
+		if err := tx.Redact(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// governAll looks at every room in which another server takes part.
+func (s *Service) governAll(ctx context.Context) error {
+	own := make([]matrix.ServerName, 0, len(s.Keys))
+	for name := range s.Keys {
+		own = append(own, name)
+	}
+	after := int64(0)
+	for {
+		var rooms []matrix.RoomID
+		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+			rooms, after, err = tx.LoadForeignRooms(own, after, roomStep)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(rooms) == 0 {
+			return nil
+		}
+		for _, id := range rooms {
+			if err := s.govern(ctx, id); err != nil {
+				return err
+			}
+		}
+	}
+}
