@@ -14,7 +14,7 @@ import (
 // Claimed is the answer to a claim: keys by user, device, and algorithm with ID.
 type Claimed struct {
 	OneTimeKeys map[matrix.UserID]map[matrix.DeviceID]map[string]jsontext.Value `json:"one_time_keys"`
-	Failures    map[matrix.ServerName]map[string]string                         `json:"failures"`
+	Failures    ServerFailures                                                  `json:"failures"`
 }
 
 // ClaimKeys takes one key of the named algorithm from each named device: its oldest one-time key, or else its fallback key. Nothing
@@ -41,14 +41,21 @@ func (s *Service) ClaimKeys(ctx context.Context, by Caller, want map[matrix.User
 	if err != nil {
 		return nil, err
 	}
-	out := &Claimed{OneTimeKeys: map[matrix.UserID]map[matrix.DeviceID]map[string]jsontext.Value{}, Failures: failures(v.remote)}
-	for _, k := range taken {
-		if out.OneTimeKeys[k.UserID] == nil {
-			out.OneTimeKeys[k.UserID] = map[matrix.DeviceID]map[string]jsontext.Value{}
-		}
-		out.OneTimeKeys[k.UserID][k.DeviceID] = map[string]jsontext.Value{k.Algorithm + ":" + k.KeyID: k.Key}
-	}
+	out := &Claimed{OneTimeKeys: byDevice(taken), Failures: v.failures()}
+	s.claimRemote(ctx, by, v.far, want, out)
 	return out, nil
+}
+
+// byDevice is how keys that were taken stand in an answer.
+func byDevice(taken []storage.OneTimeKey) map[matrix.UserID]map[matrix.DeviceID]map[string]jsontext.Value {
+	out := map[matrix.UserID]map[matrix.DeviceID]map[string]jsontext.Value{}
+	for _, k := range taken {
+		if out[k.UserID] == nil {
+			out[k.UserID] = map[matrix.DeviceID]map[string]jsontext.Value{}
+		}
+		out[k.UserID][k.DeviceID] = map[string]jsontext.Value{k.Algorithm + ":" + k.KeyID: k.Key}
+	}
+	return out
 }
 
 func claim(tx *storage.Tx, allowed []matrix.UserID, want map[matrix.UserID]map[matrix.DeviceID]string) ([]storage.OneTimeKey, error) {

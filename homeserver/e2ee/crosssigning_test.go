@@ -253,6 +253,7 @@ func TestUploadSignatures_OnOthersReachOwnDevices(t *testing.T) {
 			}
 		}
 		w.wall.deny(anna, bert)
+		w.wall.deny(bert, anna)
 		got, err := w.KeyChanges(w.ctx, anna, before, w.position())
 		if w.must(err); len(got.Changed) != 0 {
 			w.t.Errorf("anna hears of %v, whom policy keeps from her", got)

@@ -94,6 +94,9 @@ type world struct {
 	wall *wall
 	url  string
 	stop func()
+	// peers are the other servers, outbox what was handed to them.
+	peers  *peers
+	outbox *outbox
 }
 
 // each runs a test on both databases.
@@ -110,7 +113,7 @@ func each(t *testing.T, fn func(w *world)) {
 
 func newWorld(t *testing.T, url string) *world {
 	t.Helper()
-	w := &world{t: t, ctx: context.Background(), wall: &wall{denied: map[[2]string]bool{}}, url: url}
+	w := &world{t: t, ctx: context.Background(), wall: &wall{denied: map[[2]string]bool{}}, url: url, peers: newPeers(), outbox: &outbox{}}
 	w.open()
 	w.update(func(tx *storage.Tx) error {
 		for _, u := range []matrix.UserID{anna, bert, cleo} {
@@ -140,7 +143,7 @@ func (w *world) open() {
 		}
 	})
 	w.t.Cleanup(w.stop)
-	w.Service = New(Deps{DB: db, Policy: w.wall, Parties: census{}, Stream: st, Log: storagetest.Quiet()})
+	w.Service = New(Deps{DB: db, Policy: w.wall, Parties: census{}, Stream: st, Remote: w.peers, Queue: w.outbox.put, Log: storagetest.Quiet()})
 }
 
 // restart stops the node and starts another one.

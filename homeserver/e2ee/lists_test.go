@@ -122,7 +122,7 @@ func TestKeyChanges_Newcomer(t *testing.T) {
 func TestCounts_OtherNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storagetest.URL(t, "postgres"))
-	other := &world{t: t, ctx: w.ctx, wall: w.wall, url: w.url}
+	other := &world{t: t, ctx: w.ctx, wall: w.wall, url: w.url, peers: w.peers, outbox: w.outbox}
 	other.open()
 	w.device(anna, "A").ready(5)
 	b := other.device(bert, "B")

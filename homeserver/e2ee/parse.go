@@ -25,6 +25,7 @@ const (
 	maxSignatures    = 5000      // signed objects in a request
 	maxMessage       = 64 << 10  // bytes of a to-device message
 	maxMessages      = 20_000    // to-device messages that a request makes
+	maxEDU           = 64 << 10  // bytes of the content of an EDU, of others and of ours
 	maxClaims        = 20_000    // keys that a request claims
 	maxSessionData   = 64 << 10  // bytes of a session in a backup
 	maxSessions      = 50_000    // sessions in a request

@@ -18,7 +18,7 @@ type Keys struct {
 	MasterKeys      map[matrix.UserID]jsontext.Value                     `json:"master_keys"`
 	SelfSigningKeys map[matrix.UserID]jsontext.Value                     `json:"self_signing_keys"`
 	UserSigningKeys map[matrix.UserID]jsontext.Value                     `json:"user_signing_keys"`
-	Failures        map[matrix.ServerName]map[string]string              `json:"failures"`
+	Failures        ServerFailures                                       `json:"failures"`
 }
 
 // keyRows is what the database holds about the users of a query.
@@ -50,9 +50,18 @@ func (s *Service) QueryKeys(ctx context.Context, by Caller, want map[matrix.User
 	}); err != nil {
 		return nil, err
 	}
-	out := &Keys{DeviceKeys: make(map[matrix.UserID]map[matrix.DeviceID]jsontext.Value, len(v.allowed)),
-		MasterKeys: map[matrix.UserID]jsontext.Value{}, SelfSigningKeys: map[matrix.UserID]jsontext.Value{},
-		UserSigningKeys: map[matrix.UserID]jsontext.Value{}, Failures: failures(v.remote)}
+	out := newKeys(v.failures())
+	out.add(rows, want, by.UserID)
+	return out, s.queryRemote(ctx, by, v.far, want, out)
+}
+
+func newKeys(failures ServerFailures) *Keys {
+	return &Keys{DeviceKeys: map[matrix.UserID]map[matrix.DeviceID]jsontext.Value{}, MasterKeys: map[matrix.UserID]jsontext.Value{},
+		SelfSigningKeys: map[matrix.UserID]jsontext.Value{}, UserSigningKeys: map[matrix.UserID]jsontext.Value{}, Failures: failures}
+}
+
+// add puts what the database holds into an answer for a viewer.
+func (out *Keys) add(rows keyRows, want map[matrix.UserID][]matrix.DeviceID, viewer matrix.UserID) {
 	sigs := bySignedKey(rows.sigs)
 	for _, d := range rows.devices {
 		if out.DeviceKeys[d.UserID] == nil {
@@ -69,11 +78,10 @@ func (s *Service) QueryKeys(ctx context.Context, by Caller, want map[matrix.User
 			out.MasterKeys[k.UserID] = key
 		case k.Usage == selfSigning:
 			out.SelfSigningKeys[k.UserID] = key
-		case k.Usage == userSigning && k.UserID == by.UserID:
+		case k.Usage == userSigning && k.UserID == viewer:
 			out.UserSigningKeys[k.UserID] = key
 		}
 	}
-	return out, nil
 }
 
 func loadKeys(tx *storage.Tx, users []matrix.UserID, viewer matrix.UserID) (rows keyRows, err error) {

@@ -44,8 +44,12 @@ type Deps struct {
 	Parties Parties
 	// Stream is the log in memory. Without it nothing is cached.
 	Stream *stream.Stream
-	Log    *logrus.Entry
-	Now    func() time.Time
+	// Remote asks other servers. Without it nobody there is reached.
+	Remote Remote
+	// Queue hands an EDU to the outbox; it counts when the transaction commits. Another one with the same key replaces it.
+	Queue func(tx *storage.Tx, as, to matrix.ServerName, typ, key string, content []byte) error
+	Log   *logrus.Entry
+	Now   func() time.Time
 }
 
 // Service keeps keys, backups and to-device messages. Its methods may be called from any goroutine.
@@ -53,6 +57,8 @@ type Service struct {
 	Deps
 	log   *logrus.Entry
 	watch *watch
+	// stale tells Run that there are lists to be fetched.
+	stale chan struct{}
 }
 
 // New returns a Service that is ready to use.
@@ -63,7 +69,7 @@ func New(d Deps) *Service {
 	if d.Log == nil {
 		d.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
-	s := &Service{Deps: d, log: d.Log.WithField("pkg", "e2ee")}
+	s := &Service{Deps: d, log: d.Log.WithField("pkg", "e2ee"), stale: make(chan struct{}, 1)}
 	s.watch = newWatch(s)
 	return s
 }
@@ -85,11 +91,11 @@ const maxTries = 4
 
 // verdict is what policy says about the users of a request.
 type verdict struct {
-	// allowed are local users, sorted; they need not exist.
-	allowed []matrix.UserID
-	parties map[matrix.UserID]*policy.Party
-	// remote are the servers of users who are not hosted here.
-	remote map[matrix.ServerName]struct{}
+	// allowed are local users, far those of other servers, both sorted; they need not exist.
+	allowed, far []matrix.UserID
+	parties      map[matrix.UserID]*policy.Party
+	// refused are the other servers of which no user is allowed.
+	refused map[matrix.ServerName]struct{}
 	// decision is the first one, to ask Fresh about; nil when nothing was asked.
 	decision *policy.Decision
 }
@@ -97,7 +103,7 @@ type verdict struct {
 // judge asks policy about each of the users that a request names. Denied users are left out. An engine that cannot answer is an
 // error, so that nothing is lost: the client tries again.
 func (s *Service) judge(ctx context.Context, by Caller, point policy.Point, ev *policy.Event, users []matrix.UserID) (*verdict, error) {
-	v := &verdict{remote: map[matrix.ServerName]struct{}{}}
+	v := &verdict{refused: map[matrix.ServerName]struct{}{}}
 	if len(users) == 0 {
 		return v, nil
 	}
@@ -108,28 +114,42 @@ func (s *Service) judge(ctx context.Context, by Caller, point policy.Point, ev *
 	if v.parties, err = s.Parties.Parties(ctx, users); err != nil {
 		return nil, err
 	}
+	in := policy.Input{Point: point, Tenant: policy.Tenant{Name: string(by.UserID.Server())}, Subject: subject, Event: ev, Request: by.Request}
+	return v, s.ask(ctx, v, in, users)
+}
+
+// ask fills a verdict about users whose parties are known.
+func (s *Service) ask(ctx context.Context, v *verdict, in policy.Input, users []matrix.UserID) error {
+	reached := map[matrix.ServerName]bool{}
 	for _, u := range slices.Sorted(slices.Values(users)) {
 		p := v.parties[u]
 		if p == nil {
 			continue
 		}
-		if !p.Local {
-			v.remote[u.Server()] = struct{}{}
-			continue
+		in.Schema, in.Time, in.Target = policy.InputSchema, s.Now(), p
+		if !in.Subject.Local { // somebody elsewhere addresses the target's tenant
+			in.Tenant.Name = p.Tenant
 		}
-		d := s.Policy.Decide(ctx, &policy.Input{Schema: policy.InputSchema, Point: point, Time: s.Now(),
-			Tenant: policy.Tenant{Name: string(by.UserID.Server())}, Subject: subject, Target: p, Event: ev, Request: by.Request})
+		d := s.Policy.Decide(ctx, &in)
 		if d.Err != nil {
-			return nil, d.Error()
+			return d.Error()
 		}
 		if v.decision == nil {
 			v.decision = &d
 		}
-		if d.Allow {
+		switch {
+		case !d.Allow && !p.Local:
+			v.refused[u.Server()] = struct{}{}
+		case !d.Allow:
+		case p.Local:
 			v.allowed = append(v.allowed, u)
+		default:
+			v.far = append(v.far, u)
+			reached[u.Server()] = true
 		}
 	}
-	return v, nil
+	maps.DeleteFunc(v.refused, func(name matrix.ServerName, _ struct{}) bool { return reached[name] })
+	return nil
 }
 
 func (s *Service) subject(ctx context.Context, by Caller) (*policy.Party, error) {
@@ -162,10 +182,12 @@ func (s *Service) decided(ctx context.Context, judge func() (*verdict, error), c
 	return nil, matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The policy is being changed. Please try again.").With("retry_after_ms", 1000)
 }
 
-// failures is the answer about servers that could not be asked: no detail, whatever the reason.
-func failures(remote map[matrix.ServerName]struct{}) map[matrix.ServerName]map[string]string {
-	out := make(map[matrix.ServerName]map[string]string, len(remote))
-	for name := range remote {
+// ServerFailures is the answer about servers that could not be asked: no detail, whatever the reason.
+type ServerFailures map[matrix.ServerName]map[string]string
+
+func (v *verdict) failures() ServerFailures {
+	out := make(ServerFailures, len(v.refused))
+	for name := range v.refused {
 		out[name] = map[string]string{}
 	}
 	return out

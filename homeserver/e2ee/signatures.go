@@ -3,6 +3,7 @@ package e2ee
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -57,7 +58,7 @@ func (s *Service) UploadSignatures(ctx context.Context, by Caller, body map[matr
 	var failed Failures
 	_, err = s.decided(ctx, func() (*verdict, error) { return s.judge(ctx, by, policy.KeysSign, nil, users) },
 		func(tx *storage.Tx, v *verdict) (err error) {
-			failed, err = sign(tx, by, v.allowed, body, objects)
+			failed, err = sign(tx, by, slices.Concat(v.allowed, v.far), body, objects)
 			return err
 		})
 	return failed, err
