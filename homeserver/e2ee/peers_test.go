@@ -68,7 +68,8 @@ func (p *peers) Devices(_ context.Context, as, to matrix.ServerName, user matrix
 	return &d, p.begin("devices", as, to)
 }
 
-func (p *peers) QueryKeys(_ context.Context, as, to matrix.ServerName, want map[matrix.UserID][]matrix.DeviceID) (*federation.KeysAnswer, error) {
+func (p *peers) QueryKeys(_ context.Context, as, to matrix.ServerName, q federation.KeysQuery) (*federation.KeysAnswer, error) {
+	want := q.DeviceKeys
 	if err := p.begin("query", as, to); err != nil {
 		return nil, err
 	}
@@ -90,12 +91,12 @@ func (p *peers) QueryKeys(_ context.Context, as, to matrix.ServerName, want map[
 	return out, nil
 }
 
-func (p *peers) ClaimKeys(_ context.Context, as, to matrix.ServerName, want map[matrix.UserID]map[matrix.DeviceID]string) (*federation.ClaimAnswer, error) {
+func (p *peers) ClaimKeys(_ context.Context, as, to matrix.ServerName, q federation.KeysClaim) (*federation.ClaimAnswer, error) {
 	if err := p.begin("claim", as, to); err != nil {
 		return nil, err
 	}
 	out := &federation.ClaimAnswer{OneTimeKeys: map[matrix.UserID]map[matrix.DeviceID]map[string]jsontext.Value{}}
-	for u, devices := range want {
+	for u, devices := range q.OneTimeKeys {
 		out.OneTimeKeys[u] = map[matrix.DeviceID]map[string]jsontext.Value{"UNASKED": {"signed_curve25519:x": jsontext.Value(`{}`)}}
 		for d := range devices {
 			far := &device{Caller: Caller{UserID: u, DeviceID: d}, label: string(u) + string(d), key: newKey(string(u) + string(d))}

@@ -22,9 +22,9 @@ type Remote interface {
 	// Devices returns the devices of one user with the number of the newest update that they contain.
 	Devices(ctx context.Context, as, to matrix.ServerName, user matrix.UserID) (*federation.Devices, error)
 	// QueryKeys returns the keys of users and devices.
-	QueryKeys(ctx context.Context, as, to matrix.ServerName, want map[matrix.UserID][]matrix.DeviceID) (*federation.KeysAnswer, error)
+	QueryKeys(ctx context.Context, as, to matrix.ServerName, q federation.KeysQuery) (*federation.KeysAnswer, error)
 	// ClaimKeys takes one-time keys.
-	ClaimKeys(ctx context.Context, as, to matrix.ServerName, want map[matrix.UserID]map[matrix.DeviceID]string) (*federation.ClaimAnswer, error)
+	ClaimKeys(ctx context.Context, as, to matrix.ServerName, q federation.KeysClaim) (*federation.ClaimAnswer, error)
 }
 
 const (
@@ -156,7 +156,7 @@ func (s *Service) fetchKeys(ctx context.Context, by Caller, server matrix.Server
 			ask[u] = append(ask[u], want[u]...)
 		}
 	}
-	answer, err := s.Remote.QueryKeys(ctx, as, server, ask)
+	answer, err := s.Remote.QueryKeys(ctx, as, server, federation.KeysQuery{DeviceKeys: ask})
 	if err != nil {
 		return out, err
 	}
@@ -331,7 +331,7 @@ func (s *Service) claimRemote(ctx context.Context, by Caller, far []matrix.UserI
 			for _, u := range users {
 				ask[u] = want[u]
 			}
-			answer, err = s.Remote.ClaimKeys(ctx, by.UserID.Server(), name, ask)
+			answer, err = s.Remote.ClaimKeys(ctx, by.UserID.Server(), name, federation.KeysClaim{OneTimeKeys: ask})
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -463,7 +463,7 @@ func TestSendToDevice_OtherServers(t *testing.T) {
 		}
 		var c federation.ToDevice
 		w.must(json.Unmarshal(got[0].content, &c))
-		if got[0].as != acme || got[0].to != elsewhere || got[0].typ != federation.EDUToDevice || got[0].key != c.MessageID || c.Sender != anna || c.Type != "m.x" ||
+		if got[0].as != acme || got[0].to != elsewhere || got[0].typ != federation.EDUToDevice || got[0].key != "" || c.MessageID == "" || c.Sender != anna || c.Type != "m.x" ||
 			string(c.Messages[far]["F1"]) != `{"a":{"c":2},"b":1}` || len(c.Messages) != 1 || len(c.Messages[far]) != 2 {
 			w.t.Errorf("sent %s", got[0].content)
 		}

@@ -82,7 +82,7 @@ func (s *Service) post(tx *storage.Tx, as matrix.ServerName, parcels []parcel) e
 		return nil
 	}
 	for _, p := range parcels {
-		if err := s.Queue(tx, as, p.to, federation.EDUToDevice, p.id, p.content); err != nil {
+		if err := s.Queue(tx, as, p.to, federation.EDUToDevice, "", p.content); err != nil {
 			return err
 		}
 	}
@@ -132,7 +132,6 @@ func (m Messages) address(sender matrix.UserID, typ string, users []matrix.UserI
 // parcel is the content of one EDU for another server.
 type parcel struct {
 	to      matrix.ServerName
-	id      string
 	content []byte
 }
 
@@ -171,17 +170,16 @@ func (m Messages) pack(sender matrix.UserID, typ string, users []matrix.UserID) 
 
 // packing is an EDU that is being filled: {"message_id":...,"messages":{user:{device:content
 type packing struct {
-	id   string
 	head []byte // sender and type, which stand at the end
 	body []byte
 	user matrix.UserID
 }
 
 func newPacking(sender matrix.UserID, typ string) *packing {
-	p := &packing{id: messageID()}
+	p := &packing{}
 	p.head = append(canonicaljson.AppendString([]byte(`,"sender":`), string(sender)), `,"type":`...)
 	p.head = append(canonicaljson.AppendString(p.head, typ), '}')
-	p.body = append(canonicaljson.AppendString([]byte(`{"message_id":`), p.id), `,"messages":{`...)
+	p.body = append(canonicaljson.AppendString([]byte(`{"message_id":`), messageID()), `,"messages":{`...)
 	return p
 }
 
@@ -212,7 +210,7 @@ func (p *packing) add(user matrix.UserID, device matrix.DeviceID, content []byte
 }
 
 func (p *packing) close(to matrix.ServerName) parcel {
-	return parcel{to: to, id: p.id, content: append(append(p.body, '}', '}'), p.head...)}
+	return parcel{to: to, content: append(append(p.body, '}', '}'), p.head...)}
 }
 
 // ReceiveToDevice takes the content of an m.direct_to_device that a server sends to a tenant, and returns when the messages are durable.
