@@ -45,11 +45,13 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		},
 		"caches": s.followCaches, "housekeeping": s.keepHouse, "nodes": s.nodes.run,
-		"directory": s.Directory.Run,
-		"users":     func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Directory.Follower()) },
-		"leavers":   func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Leavers()) },
-		"signer":    func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Rooms.Signer()) },
-		"profiles":  func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Follower()) },
+		"directory":      s.Directory.Run,
+		"users":          func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Directory.Follower()) },
+		"leavers":        func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Leavers()) },
+		"signer":         func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Rooms.Signer()) },
+		"compliance":     func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Rooms.Compliance()) },
+		"policy changes": s.Rooms.WatchPolicy,
+		"profiles":       func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Follower()) },
 	} {
 		services.Go(func() error {
 			if err := run(background); err != nil {
