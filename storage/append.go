@@ -55,6 +55,8 @@ type NewEvent struct {
 	// the transaction ID.
 	TxnScope, TxnID string
 	DecisionID      string
+	// Promoted marks an event that is stored as an outlier and gets its place now.
+	Promoted bool
 }
 
 // Redaction takes the content of a stored event away.
@@ -136,6 +138,8 @@ type appendBatch struct {
 	next, nextBack int64
 	rooms          []*Append // the last append of each room, the first one's expected head in expect
 	expect         map[matrix.RoomID]string
+	stored         map[matrix.EventID]*Event
+	promoted       []matrix.EventID
 	events         [][]any
 	txns           [][]any
 	auth           [][]any
@@ -149,6 +153,7 @@ type appendBatch struct {
 func (b *appendBatch) add(a *Append) error {
 	if b.expect == nil {
 		b.expect, b.nodes, b.members = map[matrix.RoomID]string{}, map[statemap.Hash][]byte{}, map[[2]string][]any{}
+		b.stored = map[matrix.EventID]*Event{}
 	}
 	a.Stored = a.Stored[:0]
 	a.Head.LastPos, a.Head.StatePos = a.Room.Head.LastPos, a.Room.Head.StatePos
@@ -202,6 +207,10 @@ func (b *appendBatch) event(a *Append, n *NewEvent) {
 		b.entries = append(b.entries, Entry{Pos: se.Pos, Kind: KindEvent, Event: se, RoomID: a.Room.ID})
 	}
 	a.Stored = append(a.Stored, se)
+	b.stored[e.ID] = se
+	if n.Promoted {
+		b.promoted = append(b.promoted, e.ID)
+	}
 	var stateKey, rank any
 	if e.StateKey != nil {
 		stateKey, rank = dbText(*e.StateKey), n.AuthRank
@@ -241,9 +250,10 @@ func (b *appendBatch) changes(a *Append) error {
 	}
 	for key, id := range last {
 		pos, rank, ev := int64(0), int64(0), (*event.Event)(nil)
-		for _, se := range a.Stored {
-			if se.ID == id {
-				pos, rank, ev = se.Pos, se.AuthRank, se.Event
+		if se := b.stored[id]; se != nil {
+			pos, rank, ev = se.Pos, se.AuthRank, se.Event
+			if pos < 0 { // an outlier is current from the event on that made it so
+				pos = b.next - 1
 			}
 		}
 		a.Head.StatePos = max(a.Head.StatePos, b.next-1)
@@ -274,6 +284,11 @@ func (b *appendBatch) flush(list []*Append) error {
 	if err := b.flushTxns(); err != nil {
 		return err
 	}
+	if len(b.promoted) > 0 {
+		if _, err := tx.exec(`DELETE FROM events WHERE event_id SET($1) AND flags & 8 <> 0`, setOf(tx, b.promoted)); err != nil {
+			return err
+		}
+	}
 	if err := tx.bulk(insertEventsSQL, eventTypes(), "", b.events, nil); err != nil {
 		if tx.db.d.isUnique(err) {
 			return fmt.Errorf("%w: %w", ErrDuplicate, err)
@@ -281,6 +296,9 @@ func (b *appendBatch) flush(list []*Append) error {
 		return err
 	}
 	if err := b.flushState(); err != nil {
+		return err
+	}
+	if err := b.indexAuth(list); err != nil {
 		return err
 	}
 	for _, a := range list {

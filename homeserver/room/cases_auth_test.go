@@ -168,7 +168,7 @@ func TestA59_TruncatedState(t *testing.T) {
 	})
 }
 
-// Hundreds of ends of the graph are joined a few at a time, and a send does not wait for it.
+// Hundreds of ends of the graph leave a few extremities, one event of ours joins them, and a send does not wait for it.
 func TestA62_ManyExtremities(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, "sqlite", partner())
@@ -180,10 +180,10 @@ func TestA62_ManyExtremities(t *testing.T) {
 		d.Content = room.Object(map[string]any{"msgtype": "m.text", "body": fmt.Sprint(i)})
 		k.accepted(id, "fork", k.far.forge(t, "12", d))
 	}
-	if n := len(k.head(id).Extremities); n != forks {
-		t.Fatalf("%d extremities, want %d", n, forks)
+	if n := len(k.head(id).Extremities); n > 20 {
+		t.Fatalf("%d extremities", n)
 	}
-	for range forks/9 + 2 {
+	for range 3 {
 		begin := time.Now()
 		sent, err := k.say(id, user("anna"), "x")
 		k.must(err)

@@ -50,8 +50,8 @@ func (s *Service) Create(ctx context.Context, n NewRoom) (matrix.RoomID, error) 
 }
 
 func (s *Service) tryCreate(ctx context.Context, n NewRoom) (matrix.RoomID, error) {
-	l := &live{loaded: make(chan struct{}), state: map[event.StateKey]stateEntry{}, members: map[matrix.UserID]member{},
-		moved: map[matrix.UserID]struct{}{}, recent: map[matrix.EventID]struct{}{}}
+	l := newLive("")
+	l.version = n.Version
 	all := &storage.Append{}
 	for i := range n.Drafts {
 		d := n.Drafts[i].Draft
@@ -88,6 +88,7 @@ func (s *Service) tryCreate(ctx context.Context, n NewRoom) (matrix.RoomID, erro
 		return "", fmt.Errorf("create %s: %w", l.id, err)
 	}
 	l.room = all.Room
+	clear(l.flying)
 	close(l.loaded)
 	s.mu.Lock()
 	if _, ok := s.rooms[l.id]; !ok {

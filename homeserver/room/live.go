@@ -11,6 +11,7 @@ import (
 	"hansa/matrix/serveracl"
 	"hansa/policy"
 	"hansa/storage"
+	"hansa/storage/statemap"
 )
 
 // Types of state events that this package reads.
@@ -38,9 +39,11 @@ type stateEntry struct {
 // live is a room in memory. Everything below mu is guarded by it. It describes the head that the next event is built on, which may be
 // ahead of the database by the events that are being committed.
 type live struct {
-	id     matrix.RoomID
-	loaded chan struct{} // closed when load has ended
-	err    error         // of load
+	id      matrix.RoomID
+	loaded  chan struct{}       // closed when load has ended
+	err     error               // of load
+	version *matrix.RoomVersion // set by load
+	gate    chan struct{}       // holds one value while foreign events are taken in
 
 	mu      sync.Mutex
 	gone    bool // dropped from the cache: load the room again
@@ -61,6 +64,15 @@ type live struct {
 	acl   *serveracl.ACL
 	aclOf *event.Event
 	last  *commit // the newest append; nil for none
+	// flying are events on their way to the disk. ends are the states after those extremities that are known.
+	flying map[matrix.EventID]*storage.Event
+	ends   map[matrix.EventID]statemap.Hash
+}
+
+func newLive(id matrix.RoomID) *live {
+	return &live{id: id, loaded: make(chan struct{}), gate: make(chan struct{}, 1), state: map[event.StateKey]stateEntry{},
+		members: map[matrix.UserID]member{}, moved: map[matrix.UserID]struct{}{},
+		recent: map[matrix.EventID]struct{}{}, flying: map[matrix.EventID]*storage.Event{}, ends: map[matrix.EventID]statemap.Hash{}}
 }
 
 // load reads rooms from the database, with the same few queries for any number of them. The outcome of each is in its err.
@@ -110,7 +122,7 @@ func (s *Service) load(ctx context.Context, list []*live) {
 
 // take fills a room with what was read of it.
 func (l *live) take(r *storage.Room, state []*storage.Event) {
-	l.room, l.joined = r, 0
+	l.room, l.version, l.joined = r, r.Version, 0
 	l.state, l.members = make(map[event.StateKey]stateEntry, len(state)), map[matrix.UserID]member{}
 	l.recent, l.moved = map[matrix.EventID]struct{}{}, map[matrix.UserID]struct{}{}
 	for _, e := range state {

@@ -66,17 +66,18 @@ func (l *live) applyRedactions(list []storage.Redaction) error {
 
 // redact applies a redaction that came in.
 func (j *judgement) redact(a *storage.Append) error {
-	if j.e.Type != typeRedaction || j.e.Redacts == "" || j.e.Redacts == j.e.ID {
+	by, id := j.e.ID, j.e.Redacts
+	if j.e.Type != typeRedaction || id == "" || id == by {
 		return nil
 	}
-	var target *storage.Event
-	err := j.s.DB.Read(j.ctx, func(tx *storage.Tx) (err error) { target, err = tx.LoadEvent(j.e.Redacts); return err })
+	target, err := j.find(id)
 	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		a.Also = func(tx *storage.Tx) error { return tx.AddPendingRedaction(j.e.Redacts, j.e.ID) }
-		return nil
 	case err != nil:
-		return err
+		return unavailable(err)
+	case target == nil:
+		j.waiting[id] = append(j.waiting[id], by)
+		a.Also = func(tx *storage.Tx) error { return tx.AddPendingRedaction(id, by) }
+		return nil
 	case target.RoomID != j.l.id:
 		return nil
 	}
@@ -89,20 +90,12 @@ func (j *judgement) redact(a *storage.Append) error {
 
 // awaited applies the redactions that came before the event: it is stored and shown without what they take away.
 func (j *judgement) awaited(a *storage.Append) error {
-	var found map[matrix.EventID]*storage.Event
-	err := j.s.DB.View(j.ctx, func(tx *storage.Tx) error {
-		waiting, err := tx.FindPendingRedactions([]matrix.EventID{j.e.ID})
-		if err != nil || len(waiting) == 0 {
-			return err
+	for _, id := range j.waiting[j.e.ID] {
+		r, err := j.find(id)
+		if err != nil {
+			return unavailable(err)
 		}
-		found, err = tx.LoadEvents(waiting[j.e.ID])
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, r := range found {
-		if r.RoomID != j.l.id || r.Flags.Hidden() {
+		if r == nil || r.RoomID != j.l.id || r.Flags.Hidden() {
 			continue
 		}
 		list, err := j.l.redactions(r.Event, j.e)

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"hansa/matrix"
 	"hansa/matrix/event"
@@ -11,38 +12,35 @@ import (
 	"hansa/storage/statemap"
 )
 
-// commonLimit bounds how many events are looked at to find out whether one event belongs to the agreed part of a fork.
-const commonLimit = 20000
-
 // fork is several states of one room that have to become one. It is fed to state resolution as what differs, never whole.
 type fork struct {
-	s         *Service
-	ctx       context.Context // of one call of resolve
-	roots     []statemap.Hash
-	keys      map[event.StateKey]bool // in which the states differ
-	events    map[matrix.EventID]*storage.Event
-	agreement map[matrix.EventID]bool // answers of common
-	pending   *storage.Event
-	failed    error // of a look-up that could not return it
+	s       *Service
+	ctx     context.Context // of one call of resolve
+	roots   []statemap.Hash
+	keys    map[event.StateKey]bool // in which the states differ
+	events  map[matrix.EventID]*storage.Event
+	pending map[matrix.EventID]*storage.Event
+	failed  error // of a look-up that could not return it
 }
 
-// resolve makes one state of several. It returns its root and the nodes that are new. pending is an event that may be part of the
-// states and is not stored yet, or nil.
+// resolve makes one state of several. It returns its root and the nodes that are new. pending are events that may be part of the
+// states and are not stored yet.
 //
 // spec: server-server-api#room-state-resolution
-func (s *Service) resolve(ctx context.Context, create *event.Event, roots []statemap.Hash, pending *storage.Event) (statemap.Hash, []statemap.Node, error) {
+func (s *Service) resolve(ctx context.Context, create *event.Event, roots []statemap.Hash, pending map[matrix.EventID]*storage.Event) (statemap.Hash, []statemap.Node, error) {
 	distinct := roots[:1:1]
 	for _, r := range roots[1:] {
-		if r != roots[0] {
+		if !slices.Contains(distinct, r) {
 			distinct = append(distinct, r)
 		}
 	}
 	if len(distinct) == 1 {
 		return roots[0], nil, nil
 	}
-	f := &fork{s: s, ctx: ctx, roots: distinct, keys: map[event.StateKey]bool{}, events: map[matrix.EventID]*storage.Event{}, agreement: map[matrix.EventID]bool{}}
-	if pending != nil {
-		f.pending, f.events[pending.ID] = pending, pending
+	f := &fork{s: s, ctx: ctx, roots: distinct, keys: map[event.StateKey]bool{}, events: map[matrix.EventID]*storage.Event{}}
+	f.pending = pending
+	for id, e := range pending {
+		f.events[id] = e
 	}
 	c, err := f.conflict(create)
 	if err != nil {
@@ -105,14 +103,18 @@ func (f *fork) conflict(create *event.Event) (*stateres.Conflict, error) {
 		}
 	}
 	c := &stateres.Conflict{Version: create.Version, Create: create, Conflicted: conflicted, Unconflicted: f.unconflicted, Events: f.load, Rejected: f.rejected}
+	if create.Version.StateRes == matrix.StateResV1 {
+		return c, nil
+	}
 	var err error
-	if create.Version.StateRes != matrix.StateResV1 {
-		if c.AuthDifference, err = stateres.AuthDifference(sets, f.common, f.graph, 0); err != nil {
-			return nil, err
-		}
+	cover := &cover{fork: f, room: create.RoomID, places: map[matrix.EventID]stateres.Place{}, keys: map[int64]event.StateKey{}, agreed: map[stateres.Place]bool{}}
+	chains := stateres.NewChains(cover, 0)
+	cover.chains = chains
+	if c.AuthDifference, err = chains.Difference(sets, cover.common); err != nil {
+		return nil, err
 	}
 	if create.Version.StateRes == matrix.StateResV21 {
-		c.Subgraph, err = stateres.ConflictedSubgraph(all, f.graph, 0)
+		c.Subgraph, err = chains.Subgraph(all)
 	}
 	return c, err
 }
@@ -155,82 +157,4 @@ func (f *fork) load(ids []matrix.EventID) (map[matrix.EventID]*event.Event, erro
 func (f *fork) rejected(id matrix.EventID) bool {
 	e, ok := f.events[id]
 	return ok && e.Flags&storage.Rejected != 0
-}
-
-func (f *fork) graph(ids []matrix.EventID) (map[matrix.EventID]stateres.Node, error) {
-	out := make(map[matrix.EventID]stateres.Node, len(ids)+1)
-	if p := f.pending; p != nil {
-		out[p.ID] = stateres.Node{AuthEvents: p.AuthEvents, Rank: p.AuthRank}
-	}
-	err := f.s.DB.Read(f.ctx, func(tx *storage.Tx) error {
-		nodes, err := tx.LoadAuthNodes(ids)
-		for id, n := range nodes {
-			out[id] = stateres.Node{AuthEvents: n.AuthEvents, Rank: n.Rank}
-		}
-		return err
-	})
-	return out, err
-}
-
-// common tells which events belong to the part on which all states agree, or authorise something in it, near or far: those are in
-// all auth chains. It looks from an event towards what it authorises, because that is usually one step.
-func (f *fork) common(ids []matrix.EventID) (map[matrix.EventID]bool, error) {
-	if _, err := f.load(ids); err != nil {
-		return nil, err
-	}
-	out := make(map[matrix.EventID]bool, len(ids))
-	for _, id := range ids {
-		yes, ok := f.agreement[id]
-		if !ok {
-			var err error
-			if yes, err = f.inAgreement(id); err != nil {
-				return nil, err
-			}
-			f.agreement[id] = yes
-		}
-		out[id] = yes
-	}
-	return out, nil
-}
-
-func (f *fork) inAgreement(start matrix.EventID) (bool, error) {
-	if e := f.events[start]; e != nil && e.StateKey != nil && f.unconflicted(e.Key()) == start {
-		return true, nil
-	}
-	todo, seen := []matrix.EventID{start}, map[matrix.EventID]bool{start: true}
-	for len(todo) > 0 && len(seen) < commonLimit {
-		id := todo[0]
-		todo = todo[1:]
-		for after, page := matrix.EventID(""), 64; ; page = 1024 {
-			var children []storage.AuthChild
-			err := f.s.DB.Read(f.ctx, func(tx *storage.Tx) (err error) { children, err = tx.LoadAuthChildren(id, after, page); return err })
-			if err != nil {
-				return false, err
-			}
-			keys := make([]event.StateKey, 0, len(children))
-			for _, c := range children {
-				if !f.keys[c.Key] {
-					keys = append(keys, c.Key)
-				}
-			}
-			agreed, err := statemap.GetMany(f.s.loader(f.ctx), f.roots[0], keys)
-			if err != nil {
-				return false, err
-			}
-			for _, c := range children {
-				if agreed[c.Key] == c.ID || f.agreement[c.ID] {
-					return true, nil
-				}
-				if !seen[c.ID] {
-					seen[c.ID] = true
-					todo = append(todo, c.ID)
-				}
-				after = c.ID
-			}
-			if len(children) < page || len(seen) >= commonLimit {
-				break
-			}
-		}
-	}
-	return false, nil
 }

@@ -54,8 +54,8 @@ type Sent struct {
 
 const (
 	maxTries = 12
-	// maxPrev is how many extremities a new event joins together.
-	maxPrev = 10
+	// maxPrev is how many extremities a new event joins together: all there are.
+	maxPrev = maxEnds
 )
 
 // Send decides, authorises, builds and appends an event, and returns when it is durable. Errors: *matrix.Error for everything
@@ -299,30 +299,15 @@ func (l *live) mayRepeat(d *Draft) error {
 
 // apply makes what is being committed the head that the next event is built on. The caller holds l.mu.
 func (l *live) apply(a *storage.Append) error {
-	r := *l.room
-	last, state := r.Head.LastPos, r.Head.StatePos
-	r.Head = a.Head
-	r.Head.LastPos, r.Head.StatePos = last, state
-	l.room = &r
-	byID := map[matrix.EventID]*storage.NewEvent{}
+	byID := make(map[matrix.EventID]*storage.Event, len(a.Events))
 	for i := range a.Events {
-		byID[a.Events[i].Event.ID] = &a.Events[i]
-		l.remember(a.Events[i].Event.ID)
+		n := &a.Events[i]
+		e := &storage.Event{Event: n.Event, Flags: n.Flags, AuthRank: n.AuthRank, StateRoot: n.StateRoot, Replaces: n.Replaces}
+		byID[e.ID], l.flying[e.ID] = e, e
+		l.remember(e.ID)
 	}
-	for _, c := range a.State {
-		n := byID[c.ID]
-		switch {
-		case c.ID == "":
-			if err := l.setState(c.Key, nil, 0); err != nil {
-				return err
-			}
-		case n == nil:
-			return fmt.Errorf("room %s: state names %s, which is not here", l.id, c.ID)
-		default:
-			if err := l.setState(c.Key, n.Event, n.AuthRank); err != nil {
-				return err
-			}
-		}
+	if err := l.advance(a.Head, a.State, byID); err != nil {
+		return err
 	}
 	return l.applyRedactions(a.Redactions)
 }
@@ -331,8 +316,13 @@ func (l *live) apply(a *storage.Append) error {
 func (l *live) committed(a *storage.Append) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.room.Head.LastPos = max(l.room.Head.LastPos, a.Room.Head.LastPos)
-	l.room.Head.StatePos = max(l.room.Head.StatePos, a.Room.Head.StatePos)
+	for i := range a.Events {
+		delete(l.flying, a.Events[i].Event.ID)
+	}
+	r := *l.room // the old one may be on its way to the disk with the next event
+	r.Head.LastPos = max(r.Head.LastPos, a.Room.Head.LastPos)
+	r.Head.StatePos = max(r.Head.StatePos, a.Room.Head.StatePos)
+	l.room = &r
 }
 
 // localFacts are the facts of the current state for events of our own.

@@ -44,9 +44,11 @@ type Deps struct {
 	Keys map[matrix.ServerName]signing.Key
 	// Keyring finds the keys of other servers; keys of tenants are found without it. May be nil.
 	Keyring Keyring
-	Log     *logrus.Entry
-	Now     func() time.Time
-	Random  io.Reader
+	// Remote asks other servers for what their events lack. May be nil: then nothing is fetched.
+	Remote Remote
+	Log    *logrus.Entry
+	Now    func() time.Time
+	Random io.Reader
 	// CacheRooms is how many rooms stay in memory; 0 means 2,000.
 	CacheRooms int
 }
@@ -67,6 +69,8 @@ type Service struct {
 	used  *list.List
 	txns  *recentTxns
 	nodes *nodeCache
+	// budget limits what is fetched from other servers.
+	budget *budget
 	// created is the time of the newest create event.
 	created atomic.Int64
 }
@@ -83,7 +87,7 @@ func New(d Deps) *Service {
 		d.CacheRooms = 2000
 	}
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "room"), rooms: map[matrix.RoomID]*list.Element{}, used: list.New(),
-		txns: newRecentTxns(20000), nodes: newNodeCache(20000)}
+		txns: newRecentTxns(20000), nodes: newNodeCache(20000), budget: &budget{buckets: map[string]bucket{}}}
 }
 
 // IsLocal tells whether a server name is a tenant of this deployment.
@@ -114,7 +118,7 @@ func (s *Service) find(id matrix.RoomID) (l *live, cold bool) {
 		s.used.MoveToFront(e)
 		return e.Value.(*live), false
 	}
-	l = &live{id: id, loaded: make(chan struct{})}
+	l = newLive(id)
 	s.keep(l)
 	return l, true
 }
