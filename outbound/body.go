@@ -27,7 +27,7 @@ type body struct {
 }
 
 func newBody(cancel context.CancelFunc, c *Client, r Request, from io.ReadCloser) *body {
-	return &body{ReadCloser: from, cancel: cancel, c: c, r: r, left: r.MaxBody, stuck: time.AfterFunc(bodyGrace, cancel), deadline: c.now().Add(bodyGrace)}
+	return &body{ReadCloser: from, cancel: cancel, c: c, r: r, left: r.MaxBody, stuck: time.AfterFunc(c.grace, cancel), deadline: c.now().Add(c.grace)}
 }
 
 // Read reads within the limits.

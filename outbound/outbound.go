@@ -78,6 +78,7 @@ type Client struct {
 	pins      map[string][][sha256.Size]byte
 	transport *http.Transport
 	metrics   *metrics
+	grace     time.Duration // bodyGrace, unless a test is in a hurry
 }
 
 // New returns a Client. An unreadable CA file or pin is an error.
@@ -103,7 +104,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{log: o.Log.WithField("pkg", "outbound"), now: o.Now, dns: o.DNS, roots: roots, addresses: o.Addresses, pins: pins, metrics: m,
+	c := &Client{log: o.Log.WithField("pkg", "outbound"), now: o.Now, dns: o.DNS, roots: roots, addresses: o.Addresses, pins: pins, metrics: m, grace: bodyGrace,
 		guard: &guard{ranges: refusedRanges(), allowPrivate: o.AllowPrivate, own: ownAddresses(o.Now)}}
 	c.transport = &http.Transport{
 		DialContext:            refuseDial,
