@@ -47,8 +47,11 @@ type Deps struct {
 	// Ingest takes in events of one room and says of each what became of it.
 	Ingest func(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdus [][]byte) []error
 	// Members lets people in and out.
-	Members Members
-	Devices Devices
+	Members   Members
+	Devices   Devices
+	Directory Directory
+	Profiles  Profiles
+	Media     Media
 	// EDUs are the receivers of EDUs by type.
 	EDUs map[string]EDUHandler
 	// Tenants are the hosted domains in the order of the configuration.

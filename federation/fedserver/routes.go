@@ -42,7 +42,8 @@ const defaultBodyLimit = 1 << 20
 // routes gathers the tables of all chapters.
 func (a *API) routes() []route {
 	var all []route
-	for _, table := range [][]route{a.discoveryRoutes(), a.keyRoutes(), a.transactionRoutes(), a.eventRoutes(), a.membershipRoutes(), a.deviceRoutes()} {
+	for _, table := range [][]route{a.discoveryRoutes(), a.keyRoutes(), a.transactionRoutes(), a.eventRoutes(), a.membershipRoutes(), a.deviceRoutes(), a.queryRoutes(),
+		a.mediaRoutes()} {
 		all = append(all, table...)
 	}
 	return all
