@@ -172,19 +172,19 @@ func number(b bool) int64 {
 type OutboxRoom struct {
 	// Tenant is the tenant that made the room here.
 	Tenant matrix.ServerName
-	// Servers have users in the room; Known is true where any ever had.
-	Servers []matrix.ServerName
+	// Servers have users in the room, or had until after the position asked for. Known is true where any ever had.
+	Servers []RoomServer
 	Known   bool
 }
 
-// LoadOutboxRooms returns which servers are in rooms, as PutRoomServers was told.
-func (tx *Tx) LoadOutboxRooms(rooms []matrix.RoomID) (map[matrix.RoomID]*OutboxRoom, error) {
+// LoadOutboxRooms returns which servers are in rooms, or were at some position after the given one, as PutRoomServers was told.
+func (tx *Tx) LoadOutboxRooms(rooms []matrix.RoomID, after int64) (map[matrix.RoomID]*OutboxRoom, error) {
 	out := map[matrix.RoomID]*OutboxRoom{}
 	err := tx.query(func(r *sql.Rows) error {
 		var id, tenant string
 		var server sql.NullString
-		var until sql.NullInt64
-		if err := r.Scan(&id, &tenant, &server, &until); err != nil {
+		var since, until sql.NullInt64
+		if err := r.Scan(&id, &tenant, &server, &since, &until); err != nil {
 			return err
 		}
 		room := out[matrix.RoomID(id)]
@@ -193,11 +193,11 @@ func (tx *Tx) LoadOutboxRooms(rooms []matrix.RoomID) (map[matrix.RoomID]*OutboxR
 			out[matrix.RoomID(id)] = room
 		}
 		room.Known = room.Known || server.Valid
-		if server.Valid && until.Int64 == 0 {
-			room.Servers = append(room.Servers, matrix.ServerName(server.String))
+		if server.Valid && (until.Int64 == 0 || until.Int64 > after) {
+			room.Servers = append(room.Servers, RoomServer{matrix.RoomID(id), matrix.ServerName(server.String), since.Int64, until.Int64})
 		}
 		return nil
-	}, `SELECT r.room_id, r.tenant, o.destination, o.until FROM rooms r LEFT JOIN outbox_rooms o ON o.room_num = r.room_num
+	}, `SELECT r.room_id, r.tenant, o.destination, o.since, o.until FROM rooms r LEFT JOIN outbox_rooms o ON o.room_num = r.room_num
 		WHERE r.room_id SET($1) ORDER BY r.room_id, o.destination`, setOf(tx, rooms))
 	return out, err
 }
@@ -213,13 +213,6 @@ func (tx *Tx) PutRoomServers(list []RoomServer) error {
 		}
 	}
 	return nil
-}
-
-// EndRoomServer stores that a server has left a room.
-func (tx *Tx) EndRoomServer(room matrix.RoomID, server matrix.ServerName, until int64) error {
-	_, err := tx.exec(`UPDATE outbox_rooms SET until = $3 WHERE destination = $2 AND room_num = (SELECT room_num FROM rooms WHERE room_id = $1)`,
-		string(room), string(server), until)
-	return err
 }
 
 // suffixSQL is a condition: the text in a column ends with a parameter.
@@ -361,4 +354,18 @@ func (tx *Tx) LoadQuarantined(limit int) ([]Quarantined, error) {
 // PruneRoomServers forgets stays in rooms that ended before a position, which everybody has been told of.
 func (tx *Tx) PruneRoomServers(before int64) (int64, error) {
 	return tx.exec(`DELETE FROM outbox_rooms WHERE until > 0 AND until < $1`, before)
+}
+
+// LoadDestination returns how far a tenant is with a server, the zero value where nothing was ever sent.
+func (tx *Tx) LoadDestination(as, to matrix.ServerName) (Destination, error) {
+	d := Destination{Tenant: as, Name: to}
+	var newest, behind int64
+	var text string
+	err := tx.row(`SELECT pos, sending, newest, behind, failures, retry_ts, failed_ts, last_error FROM outbox_destinations
+		WHERE tenant = $1 AND destination = $2`, []any{string(as), string(to)}, &d.Pos, &d.Sending, &newest, &behind, &d.Failures, &d.RetryTS, &d.FailedTS, &text)
+	if errors.Is(err, ErrNotFound) {
+		return d, nil
+	}
+	d.Newest, d.Behind, d.LastError = newest != 0, behind != 0, goText(text)
+	return d, err
 }

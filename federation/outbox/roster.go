@@ -1,0 +1,273 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+
+	"hansa/matrix"
+	"hansa/matrix/event"
+	"hansa/storage"
+)
+
+// maxRooms is how many rooms the roster remembers at least.
+const maxRooms = 20_000
+
+// roster knows which other servers are in which rooms at the place in the log that has been read. What it knows is stored, so that a room
+// costs no look at its members.
+type roster struct {
+	o *Outbox
+	// update runs a fenced transaction.
+	update func(ctx context.Context, fn func(*storage.Tx) error) error
+	// done is the position up to which nothing comes again.
+	done  int64
+	young map[matrix.RoomID]*crowd
+	old   map[matrix.RoomID]*crowd
+}
+
+// crowd is who is in a room.
+type crowd struct {
+	tenant  matrix.ServerName // that made the room here
+	servers []storage.RoomServer
+}
+
+// at lists the servers that were in the room at a position.
+func (c *crowd) at(pos int64) []matrix.ServerName {
+	var out []matrix.ServerName
+	for _, s := range c.servers {
+		if s.Since <= pos && (s.Until == 0 || pos <= s.Until) {
+			out = append(out, s.Server)
+		}
+	}
+	return out
+}
+
+// set puts a server into the crowd, in place of what was known of it.
+func (c *crowd) set(s storage.RoomServer) {
+	if i := slices.IndexFunc(c.servers, func(o storage.RoomServer) bool { return o.Server == s.Server }); i >= 0 {
+		c.servers[i] = s
+		return
+	}
+	c.servers = append(c.servers, s)
+}
+
+func newRoster(o *Outbox, update func(context.Context, func(*storage.Tx) error) error) *roster {
+	return &roster{o: o, update: update, young: map[matrix.RoomID]*crowd{}}
+}
+
+func (r *roster) keep(id matrix.RoomID, c *crowd) {
+	if len(r.young) >= maxRooms {
+		r.old, r.young = r.young, make(map[matrix.RoomID]*crowd, maxRooms)
+	}
+	r.young[id] = c
+}
+
+// warm looks up the rooms that a range of the log is about.
+func (r *roster) warm(ctx context.Context, entries []storage.Entry) error {
+	var cold []matrix.RoomID
+	at := map[matrix.RoomID]int64{}
+	for i := range entries {
+		id := entries[i].RoomID
+		if k := entries[i].Kind; k == storage.KindNotice && entries[i].Name == storage.NoticeState {
+			id = matrix.RoomID(entries[i].Ref)
+		} else if k != storage.KindEvent && k != storage.KindReceipt {
+			continue
+		}
+		if c := r.old[id]; c != nil && r.young[id] == nil {
+			delete(r.old, id)
+			r.keep(id, c)
+		}
+		if _, seen := at[id]; !seen && r.young[id] == nil {
+			cold, at[id] = append(cold, id), entries[i].Pos
+		}
+	}
+	for list := range slices.Chunk(cold, 200) {
+		if err := r.load(ctx, list, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *roster) load(ctx context.Context, ids []matrix.RoomID, at map[matrix.RoomID]int64) error {
+	var fresh []storage.RoomServer
+	found := map[matrix.RoomID]*crowd{}
+	err := r.o.DB.View(ctx, func(tx *storage.Tx) error {
+		fresh = nil
+		rooms, err := tx.LoadOutboxRooms(ids, r.done)
+		if err != nil {
+			return err
+		}
+		for id, room := range rooms {
+			c := &crowd{tenant: room.Tenant, servers: room.Servers}
+			found[id] = c
+			if !room.Known {
+				// Nobody was told of it yet: the room is new here, and may have come with its members.
+				joined, err := tx.LoadJoinedServers(id)
+				if err != nil {
+					return err
+				}
+				for server := range joined {
+					if !r.o.Rooms.IsLocal(server) {
+						fresh = append(fresh, storage.RoomServer{RoomID: id, Server: server, Since: at[id]})
+						c.servers = append(c.servers, fresh[len(fresh)-1])
+					}
+				}
+			}
+			if len(c.servers) > 0 {
+				shut, err := isClosed(tx, id)
+				if err != nil {
+					return err
+				}
+				if shut {
+					c.servers = nil
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(fresh) > 0 {
+		if err := r.update(ctx, func(tx *storage.Tx) error { return tx.PutRoomServers(fresh) }); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if found[id] == nil {
+			found[id] = &crowd{}
+		}
+		r.keep(id, found[id])
+	}
+	return nil
+}
+
+// isClosed tells whether the room's create event keeps other servers out.
+func isClosed(tx *storage.Tx, id matrix.RoomID) (bool, error) {
+	e, err := tx.LoadStateEvent(id, event.StateKey{Type: "m.room.create"})
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var federate *bool
+	if raw, ok := event.ContentField(e.Event, "m.federate"); ok && json.Unmarshal(raw, &federate) != nil {
+		return false, nil // of a wrong type: as good as absent
+	}
+	return federate != nil && !*federate, nil
+}
+
+// crowd is who is in a room that warm has looked up.
+func (r *roster) crowd(id matrix.RoomID) *crowd {
+	if c := r.young[id]; c != nil {
+		return c
+	}
+	if c := r.old[id]; c != nil {
+		return c
+	}
+	return &crowd{}
+}
+
+// meet brings the crowd up to date with an event, and returns the servers that it concerns: those that are in the room after it, and the one
+// whose user it takes out of the room, or out of being invited.
+func (r *roster) meet(ctx context.Context, e *storage.Event) ([]matrix.ServerName, error) {
+	c := r.crowd(e.RoomID)
+	servers := c.at(e.Pos)
+	if e.Type != "m.room.member" || e.StateKey == nil || e.Flags&(storage.Rejected|storage.SoftFailed|storage.Outlier) != 0 {
+		return servers, nil
+	}
+	server := matrix.UserID(*e.StateKey).Server()
+	if server == "" || r.o.Rooms.IsLocal(server) {
+		return servers, nil
+	}
+	there := slices.Contains(servers, server)
+	switch event.Membership(e.Event) {
+	case "join":
+		if there {
+			return servers, nil
+		}
+		return append(servers, server), r.put(ctx, c, storage.RoomServer{RoomID: e.RoomID, Server: server, Since: e.Pos})
+	case "leave", "ban":
+		if there {
+			return servers, r.leave(ctx, c, e, server)
+		}
+		return r.retract(ctx, c, e, server)
+	}
+	return servers, nil
+}
+
+func (r *roster) put(ctx context.Context, c *crowd, s storage.RoomServer) error {
+	c.set(s)
+	return r.update(ctx, func(tx *storage.Tx) error { return tx.PutRoomServers([]storage.RoomServer{s}) })
+}
+
+// leave notes that a server is in the room no more when its last user has left. It still hears of that.
+func (r *roster) leave(ctx context.Context, c *crowd, e *storage.Event, server matrix.ServerName) error {
+	var stays bool
+	err := r.o.DB.View(ctx, func(tx *storage.Tx) (err error) {
+		stays, err = tx.HasServerMember(e.RoomID, server, e.Pos, e.StateRoot)
+		return err
+	})
+	if err != nil || stays {
+		return err
+	}
+	i := slices.IndexFunc(c.servers, func(o storage.RoomServer) bool { return o.Server == server })
+	s := c.servers[i]
+	s.Until = e.Pos
+	return r.put(ctx, c, s)
+}
+
+// retract tells a server that is not in the room that the invitation or the knock of its user is over.
+func (r *roster) retract(ctx context.Context, c *crowd, e *storage.Event, server matrix.ServerName) ([]matrix.ServerName, error) {
+	servers := c.at(e.Pos)
+	if e.Replaces == "" || !r.o.Rooms.IsLocal(e.Sender.Server()) {
+		return servers, nil
+	}
+	var before map[matrix.EventID]*storage.Event
+	err := r.o.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		before, err = tx.LoadEvents([]matrix.EventID{e.Replaces})
+		return err
+	})
+	if err != nil || before[e.Replaces] == nil {
+		return servers, err
+	}
+	switch event.Membership(before[e.Replaces].Event) {
+	case "invite", "knock":
+		return append(servers, server), r.put(ctx, c, storage.RoomServer{RoomID: e.RoomID, Server: server, Since: e.Pos, Until: e.Pos})
+	}
+	return servers, nil
+}
+
+// recount looks at the members of a room again, whose state changed by more than an event.
+func (r *roster) recount(ctx context.Context, id matrix.RoomID, pos int64) error {
+	c := r.crowd(id)
+	var joined map[matrix.ServerName]bool
+	err := r.o.DB.Read(ctx, func(tx *storage.Tx) (err error) { joined, err = tx.LoadJoinedServers(id); return err })
+	if err != nil {
+		return err
+	}
+	present := c.at(pos)
+	var changed []storage.RoomServer
+	for server := range joined {
+		if !r.o.Rooms.IsLocal(server) && !slices.Contains(present, server) {
+			changed = append(changed, storage.RoomServer{RoomID: id, Server: server, Since: pos})
+		}
+	}
+	for _, s := range c.servers {
+		if slices.Contains(present, s.Server) && !joined[s.Server] {
+			s.Until = pos
+			changed = append(changed, s)
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	for _, s := range changed {
+		c.set(s)
+	}
+	return r.update(ctx, func(tx *storage.Tx) error { return tx.PutRoomServers(changed) })
+}
