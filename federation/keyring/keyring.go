@@ -5,8 +5,8 @@
 // that a server has retired count up to their end. RequestKey is about a request that is going on: only a current key of a server counts,
 // and an old one never does.
 //
-// Keys come from the server itself over TLS. Via asks another server for them (a notary), for events of servers that may not be talked
-// to; what a notary says never replaces what the server itself has said. The same key ID with other bytes is another key: the old bytes
+// Keys come from the server itself over TLS. Where it may not be asked, or does not answer, the servers that have talked to us last are asked
+// for them as notaries, for events only: one of them has brought the event. What a notary says never replaces what the server itself has said. The same key ID with other bytes is another key: the old bytes
 // keep the period that has passed, and it is an alarm. No answer makes a key valid for longer than a week.
 //
 // Fetching is bounded: nothing is asked of a server that Allowed does not allow; one question per server at a time; a few per server and
@@ -92,6 +92,7 @@ type Ring struct {
 	budget  *lru   // of *budget, by server
 	total   bucket // of all questions
 	own     map[matrix.ServerName]*ownKeys
+	talkers []matrix.ServerName // never changed, only replaced; the latest first
 	stored  int
 }
 
@@ -152,7 +153,7 @@ func AnyTenant(tenants []matrix.ServerName, ask ...func(ctx context.Context, ten
 //
 // spec: server-server-api#validating-hashes-and-signatures-on-received-events
 func (r *Ring) PublicKey(ctx context.Context, server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
-	return r.find(ctx, server, id, r.fetchDirect, func(keys []storage.ServerKey) (*storage.ServerKey, bool) { return forEvent(keys, id, at) })
+	return r.find(ctx, server, id, r.fetchAnyhow, func(keys []storage.ServerKey) (*storage.ServerKey, bool) { return forEvent(keys, id, at) })
 }
 
 // RequestKey returns a key that a server signs requests with now. Keys that it has retired, or has not confirmed within its time, are none.
@@ -160,29 +161,55 @@ func (r *Ring) PublicKey(ctx context.Context, server matrix.ServerName, id signi
 // spec: server-server-api#request-authentication
 func (r *Ring) RequestKey(ctx context.Context, server matrix.ServerName, id signing.KeyID) (signing.PublicKey, error) {
 	now := r.Now().UnixMilli()
-	return r.find(ctx, server, id, r.fetchDirect, func(keys []storage.ServerKey) (*storage.ServerKey, bool) { return forRequest(keys, id, server, now) })
-}
-
-// View is a Ring that may ask a notary too.
-type View struct {
-	r      *Ring
-	notary matrix.ServerName
-}
-
-// Via returns a view of the ring that asks a notary for keys of servers that may not be asked themselves: for the events that one of our
-// partners relays of a server that is none. It only answers questions about events.
-func (r *Ring) Via(notary matrix.ServerName) *View { return &View{r, notary} }
-
-// PublicKey is Ring.PublicKey with the notary's help.
-func (v *View) PublicKey(ctx context.Context, server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
-	fetch := func(ctx context.Context, server matrix.ServerName) error {
-		err := v.r.fetchDirect(ctx, server)
-		if err != nil && server != v.notary {
-			err = v.r.fetchVia(ctx, v.notary, server)
-		}
-		return err
+	key, err := r.find(ctx, server, id, r.fetchDirect, func(keys []storage.ServerKey) (*storage.ServerKey, bool) { return forRequest(keys, id, server, now) })
+	if err == nil && !r.isOwn(server) {
+		r.noteTalker(server)
 	}
-	return v.r.find(ctx, server, id, fetch, func(keys []storage.ServerKey) (*storage.ServerKey, bool) { return forEvent(keys, id, at) })
+	return key, err
+}
+
+// maxTalkers is how many servers that talked to us are remembered, maxNotaries how many of them are asked about one server.
+const (
+	maxTalkers  = 16
+	maxNotaries = 3
+)
+
+// noteTalker remembers a server that talks to us as one that may be asked as a notary.
+func (r *Ring) noteTalker(server matrix.ServerName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.talkers) > 0 && r.talkers[0] == server {
+		return
+	}
+	list := append(make([]matrix.ServerName, 0, maxTalkers), server)
+	for _, t := range r.talkers {
+		if t != server && len(list) < maxTalkers {
+			list = append(list, t)
+		}
+	}
+	r.talkers = list
+}
+
+// fetchAnyhow asks a server for its keys, and failing that those who have talked to us last.
+func (r *Ring) fetchAnyhow(ctx context.Context, server matrix.ServerName) error {
+	err := r.fetchDirect(ctx, server)
+	if err == nil {
+		return nil
+	}
+	r.mu.Lock()
+	talkers := r.talkers
+	r.mu.Unlock()
+	asked := 0
+	for _, notary := range talkers {
+		if notary == server || asked == maxNotaries || ctx.Err() != nil {
+			continue
+		}
+		asked++
+		if r.fetchVia(ctx, notary, server) == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // chooser picks one of the keys of a server; sure is false where asking again may bring a better one.

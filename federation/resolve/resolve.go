@@ -59,7 +59,6 @@ type Target struct {
 // The limits of looking up.
 const (
 	maxTargets    = 8
-	defaultPort   = "8448"
 	lookupTimeout = 10 * time.Second
 	srvAge        = 10 * time.Minute
 	srvAgeFailed  = time.Minute
@@ -72,10 +71,14 @@ var ErrNowhere = errors.New("resolve: the server name leads nowhere")
 type Resolver struct {
 	Deps
 	log    *logrus.Entry
+	ports  ports
 	flight singleflight.Group
 	wells  *cache[well]
 	srvs   *cache[srv]
 }
+
+// ports are those of the specification, unless a test has others.
+type ports struct{ wellKnown, federation string }
 
 // New returns a Resolver that is ready to use.
 func New(d Deps) *Resolver {
@@ -91,7 +94,7 @@ func New(d Deps) *Resolver {
 	if d.CacheServers == 0 {
 		d.CacheServers = 20000
 	}
-	return &Resolver{Deps: d, log: d.Log.WithField("pkg", "resolve"), wells: newCache[well](d.CacheServers), srvs: newCache[srv](d.CacheServers)}
+	return &Resolver{Deps: d, log: d.Log.WithField("pkg", "resolve"), ports: ports{"443", "8448"}, wells: newCache[well](d.CacheServers), srvs: newCache[srv](d.CacheServers)}
 }
 
 // Resolve returns where to reach a server, at least one place.
@@ -102,12 +105,12 @@ func (r *Resolver) Resolve(ctx context.Context, server matrix.ServerName) ([]Tar
 	if address, ok := r.Out.Address(server); ok {
 		return []Target{{Address: address, Name: bare(server.Host()), Host: string(server)}}, nil
 	}
-	if t, ok := direct(string(server)); ok {
+	if t, ok := r.direct(string(server)); ok {
 		return []Target{t}, nil
 	}
 	// 3. The well-known file.
 	if delegated, ok := r.delegated(ctx, strings.ToLower(string(server))); ok {
-		if t, ok := direct(delegated); ok {
+		if t, ok := r.direct(delegated); ok {
 			return []Target{t}, nil
 		}
 		return r.records(ctx, delegated)
@@ -116,10 +119,10 @@ func (r *Resolver) Resolve(ctx context.Context, server matrix.ServerName) ([]Tar
 }
 
 // direct are the steps that need no look-up: IP literals, and names with a port.
-func direct(server string) (Target, bool) {
+func (r *Resolver) direct(server string) (Target, bool) {
 	host, port, err := net.SplitHostPort(server)
 	if err != nil {
-		host, port = bare(server), defaultPort
+		host, port = bare(server), r.ports.federation
 		if _, err := netip.ParseAddr(host); err != nil {
 			return Target{}, false
 		}
@@ -152,7 +155,7 @@ func (r *Resolver) records(ctx context.Context, host string) ([]Target, error) {
 		return nil, fmt.Errorf("%w: %s offers no federation", ErrNowhere, host)
 	}
 	if len(s.targets) == 0 {
-		return []Target{{Address: net.JoinHostPort(host, defaultPort), Name: host, Host: host}}, nil
+		return []Target{{Address: net.JoinHostPort(host, r.ports.federation), Name: host, Host: host}}, nil
 	}
 	out := make([]Target, len(s.targets))
 	for i, address := range s.targets {

@@ -68,7 +68,7 @@ func (r *Resolver) ask(ctx context.Context, host string) well {
 }
 
 func (r *Resolver) fetch(ctx context.Context, host string, now time.Time) (well, error) {
-	resp, err := r.Out.Do(ctx, outbound.Request{Method: http.MethodGet, Address: net.JoinHostPort(host, "443"), ServerName: host, Host: host,
+	resp, err := r.Out.Do(ctx, outbound.Request{Method: http.MethodGet, Address: net.JoinHostPort(host, r.ports.wellKnown), ServerName: host, Host: host,
 		Path: wellKnownPath, MaxBody: maxWellKnown, Timeout: wellKnownTimeout, FollowRedirects: true})
 	if err != nil {
 		return well{}, err
