@@ -216,7 +216,9 @@ func (s *session) spread(ctx context.Context) error {
 			cache[key] = k
 		}
 		for _, to := range k.servers {
-			s.whisper(ctx, pair{e.as, to}, e)
+			if s.o.May == nil || s.o.May(ctx, to, e.about.User, e.edu.Type) {
+				s.whisper(ctx, pair{e.as, to}, e)
+			}
 		}
 	}
 }

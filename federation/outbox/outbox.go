@@ -65,11 +65,13 @@ type Rooms interface {
 
 // Deps is what an Outbox needs.
 type Deps struct {
-	DB         *storage.DB
-	Stream     *stream.Stream
-	Rooms      Rooms
-	Client     Sender
-	Door       Door
+	DB     *storage.DB
+	Stream *stream.Stream
+	Rooms  Rooms
+	Client Sender
+	Door   Door
+	// May tells whether a server may be told of an ephemeral EDU of a user; nil: where it may have events, it may have those too.
+	May        func(ctx context.Context, to matrix.ServerName, user matrix.UserID, typ string) bool
 	Log        *logrus.Entry
 	Now        func() time.Time
 	Registerer prometheus.Registerer // nil for none
