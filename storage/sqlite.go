@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -35,7 +36,7 @@ func sqliteDialect() *dialect {
 				return "IN (SELECT value FROM json_each(" + p[2] + "))"
 			})
 			q = strings.ReplaceAll(q, "AS BYTEA)", "AS BLOB)")
-			return placeholderRE.ReplaceAllString(q, "?$1")
+			return sqlitePlaceholders(q)
 		},
 		ddl: func(q string) string {
 			q = bigintKeyRE.ReplaceAllString(q, "INTEGER PRIMARY KEY")
@@ -75,6 +76,18 @@ func sqliteDialect() *dialect {
 			return false
 		},
 	}
+}
+
+// sqlitePlaceholders writes ?1 for $1, and where they stand in order, each once, a plain ?. SQLite keeps the names of the numbered ones
+// in a list that is walked for each value that is bound: of a statement with thousands of values that was most of the time.
+func sqlitePlaceholders(q string) string {
+	n := 0
+	for _, m := range placeholderRE.FindAllStringSubmatch(q, -1) {
+		if n++; m[1] != strconv.Itoa(n) {
+			return placeholderRE.ReplaceAllString(q, "?$1")
+		}
+	}
+	return placeholderRE.ReplaceAllString(q, "?")
 }
 
 func sqliteCode(err error) int {
