@@ -14,6 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"hansa/federation"
 	"hansa/federation/door"
 	"hansa/federation/fedclient"
 	"hansa/federation/fedserver"
@@ -23,6 +24,7 @@ import (
 	"hansa/matrix"
 	"hansa/outbound"
 	"hansa/policy"
+	"hansa/storage"
 )
 
 var (
@@ -77,8 +79,26 @@ func (s *Server) buildOutbound(ctx context.Context, d Deps) (err error) {
 
 // buildFederation makes the server-server API; all services stand.
 func (s *Server) buildFederation(d Deps) {
-	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled,
-		Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
+	edus := map[string]fedserver.EDUHandler{
+		federation.EDUToDevice:   s.Keys.ReceiveToDevice,
+		federation.EDUDeviceList: s.Keys.ReceiveDeviceList,
+		federation.EDUSigningKey: s.Keys.ReceiveSigningKey,
+	}
+	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Devices: s.Keys,
+		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
+}
+
+// federationServices are what runs beside the requests.
+func (s *Server) federationServices() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"device lists":          s.Keys.Run,
+		"device list announcer": s.follower(s.Keys.Announcer()),
+	}
+}
+
+// queueEDU hands an EDU to the outbox.
+func queueEDU(tx *storage.Tx, as, to matrix.ServerName, typ, key string, content []byte) error {
+	return tx.QueueEDU(as, to, typ, key, content)
 }
 
 func (s *Server) isLocal(name matrix.ServerName) bool { _, ok := s.signing[name]; return ok }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"hansa/homeserver/adminapi"
+	"hansa/homeserver/stream"
 	"hansa/storage"
 )
 
@@ -32,8 +34,9 @@ func (s *Server) Run(ctx context.Context) error {
 	// The services outlive the requests.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	s.nodes.begin(ctx)
 	var services errgroup.Group
-	for name, run := range map[string]func(context.Context) error{
+	all := map[string]func(context.Context) error{
 		"stream": s.Stream.Run, "policy": s.Policy.Run, "accounts": s.Accounts.Run, "sync": s.Sync.Run, "ephemeral": s.Presence.Run, "media": s.Media.Run,
 		"database": func(ctx context.Context) error {
 			select {
@@ -46,13 +49,15 @@ func (s *Server) Run(ctx context.Context) error {
 		},
 		"caches": s.followCaches, "housekeeping": s.keepHouse, "nodes": s.nodes.run,
 		"directory":      s.Directory.Run,
-		"users":          func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Directory.Follower()) },
-		"leavers":        func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Leavers()) },
-		"signer":         func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Rooms.Signer()) },
-		"compliance":     func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Rooms.Compliance()) },
+		"users":          s.follower(s.Directory.Follower()),
+		"leavers":        s.follower(s.Members.Leavers()),
+		"signer":         s.follower(s.Rooms.Signer()),
+		"compliance":     s.follower(s.Rooms.Compliance()),
 		"policy changes": s.Rooms.WatchPolicy,
-		"profiles":       func(ctx context.Context) error { return s.Stream.Follow(ctx, s.Members.Follower()) },
-	} {
+		"profiles":       s.follower(s.Members.Follower()),
+	}
+	maps.Copy(all, s.federationServices())
+	for name, run := range all {
 		services.Go(func() error {
 			if err := run(background); err != nil {
 				s.log.WithError(err).WithField("service", name).Error("a service ended")
@@ -66,6 +71,18 @@ func (s *Server) Run(ctx context.Context) error {
 	err = s.serve(ctx, listeners)
 	stop()
 	return errors.Join(err, services.Wait())
+}
+
+// follower runs a follower after the caches of this node, so that what it asks of rooms and people is no older than what it was told.
+func (s *Server) follower(f stream.Follower) func(context.Context) error {
+	handle := f.Handle
+	f.Handle = func(ctx context.Context, entries []storage.Entry, upto int64) error {
+		if err := s.Sync.Reach(ctx, upto); err != nil {
+			return err
+		}
+		return handle(ctx, entries, upto)
+	}
+	return func(ctx context.Context) error { return s.Stream.Follow(ctx, f) }
 }
 
 // Ready is closed when the server takes requests; Addr is where.

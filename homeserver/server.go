@@ -136,14 +136,20 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	if err := s.registerMetrics(); err != nil {
 		return err
 	}
+	s.health = newHealth(d.Now)
+	if s.nodes, err = newNodes(s); err != nil {
+		return err
+	}
 	if err := s.buildAccounts(d); err != nil {
 		return err
 	}
 	if err := s.buildOutbound(ctx, d); err != nil {
 		return err
 	}
-	s.Rooms = room.New(room.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Parties: s.Accounts, Keys: s.signing, Keyring: s.Ring, Log: d.Log, Now: d.Now})
-	s.Keys = e2ee.New(e2ee.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Stream: s.Stream, Log: d.Log, Now: d.Now})
+	s.Rooms = room.New(room.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Parties: s.Accounts, Keys: s.signing, Keyring: s.Ring, Remote: s.Client,
+		Log: d.Log, Now: d.Now})
+	s.Keys = e2ee.New(e2ee.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Stream: s.Stream, Remote: s.Client,
+		Queue: queueEDU, Log: d.Log, Now: d.Now})
 	s.Presence = ephemeral.New(ephemeral.Deps{Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Relay: s.Stream, Node: s.Stream.Node(), Now: d.Now})
 	s.Push = push.New(s.DB)
 	s.Members = membership.New(membership.Deps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Log: d.Log, Now: d.Now,
@@ -164,7 +170,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 		return fmt.Errorf("listen.trusted_proxies: %w", err)
 	}
 	s.API = clientapi.New(clientapi.Deps{Proxies: proxies, DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
-		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
+		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Several: s.nodes.several, Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
 	s.buildFederation(d)
 	s.buildAdmin(d)
 	return nil
