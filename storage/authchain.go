@@ -1,7 +1,9 @@
 package storage
 
 import (
+	"cmp"
 	"database/sql"
+	"slices"
 
 	"hansa/matrix"
 	"hansa/matrix/event"
@@ -163,6 +165,7 @@ type authEntry struct {
 	id   matrix.EventID
 	key  event.StateKey
 	pos  int64
+	rank int64
 	auth []matrix.EventID
 }
 
@@ -292,13 +295,14 @@ func (b *appendBatch) indexAuth(list []*Append) error {
 			if e.StateKey == nil || e.Flags&Rejected != 0 {
 				continue
 			}
-			entries = append(entries, authEntry{id: e.ID, key: e.Key(), pos: e.Pos, auth: e.AuthEvents})
+			entries = append(entries, authEntry{id: e.ID, key: e.Key(), pos: e.Pos, rank: e.AuthRank, auth: e.AuthEvents})
 			rooms[a.Room.ID] = true
 		}
 	}
 	if len(entries) == 0 {
 		return nil
 	}
+	slices.SortStableFunc(entries, func(x, y authEntry) int { return cmp.Compare(x.rank, y.rank) })
 	return b.tx.indexAuth(entries, func([]matrix.EventID) error {
 		for id := range rooms {
 			if err := b.tx.IndexAuth(id); err != nil {

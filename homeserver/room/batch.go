@@ -160,6 +160,10 @@ func (b *batch) commit() (wait func() error, err error) {
 			return nil
 		}
 	}
+	if b.stored[0].backfilled { // history gets its positions from the newest down
+		slices.Reverse(b.all.Events)
+		slices.Reverse(b.stored)
+	}
 	c := &commit{done: make(chan struct{})}
 	l.last = c
 	durable, err := s.DB.Pending(b.ctx, &b.all)

@@ -20,6 +20,9 @@ const (
 // store adds a judged event to the batch, and moves the room's head where it becomes part of it.
 func (j *judgement) store() (err error) {
 	l, e := j.l, j.e
+	if j.a.relayed {
+		j.flags |= storage.Relayed
+	}
 	n := storage.NewEvent{Event: e, Flags: j.flags, AuthRank: j.rank, StateRoot: j.after, DecisionID: j.why.ID, Promoted: j.known != nil}
 	if e.StateKey != nil && !j.a.outlier {
 		if n.Replaces, err = statemap.Get(j.s.loader(j.ctx), j.before, e.Key()); err != nil {

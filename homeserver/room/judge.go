@@ -3,7 +3,6 @@ package room
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 
 	"github.com/sirupsen/logrus"
@@ -165,7 +164,7 @@ func (j *judgement) gather(skip bool) error {
 				missing.Parents = append(missing.Parents, id)
 			}
 		}
-		if len(j.e.PrevEvents) == 0 {
+		if len(j.e.PrevEvents) == 0 && !(j.a.backfilled && j.e.ID == j.l.rules.Create().ID) {
 			return fmt.Errorf("%w: it has no parents", ErrDropped)
 		}
 	}
@@ -252,6 +251,9 @@ func (j *judgement) stateBefore() (err error) {
 	for _, p := range j.parents {
 		roots = append(roots, p.StateRoot)
 	}
+	if len(roots) == 0 { // the create event
+		return nil
+	}
 	j.before, j.nodes, err = j.s.resolve(j.ctx, j.l.rules.Create(), roots, j.l.flying)
 	return err
 }
@@ -310,5 +312,14 @@ func (j *judgement) decide() (err error) {
 	return nil
 }
 
-// depthOf is the depth of the next event after one.
-func depthOf(d int64) int64 { return min(d, math.MaxInt64-1) + 1 }
+// decideOwn asks policy about an event of one of our users that comes back from another server, as if it were sent now.
+func (j *judgement) decideOwn() error {
+	q, err := j.s.ask(j.ctx, j.l, &Draft{RoomID: j.l.id, Sender: j.e.Sender, Type: j.e.Type, StateKey: j.e.StateKey, Content: j.e.Content})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUndecided, err)
+	}
+	if j.why = j.s.judge(j.ctx, q); j.why.Err != nil {
+		return fmt.Errorf("%w: %w", ErrUndecided, j.why.Err)
+	}
+	return nil
+}

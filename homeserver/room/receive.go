@@ -78,9 +78,12 @@ type arrival struct {
 	backfilled bool
 	// strict is set for an event that is let in whole or not at all: what the rules or policy refuse is not stored.
 	strict bool
+	// relayed is set for an event of another server that this one has to send on.
+	relayed bool
 
-	r   Received
-	err error
+	r      Received
+	stored *storage.Event // where this very call stored it
+	err    error
 }
 
 // take takes events into a room, in the given order and in one commit; each one's result is in it.
@@ -136,7 +139,8 @@ func (s *Service) tryTake(ctx context.Context, id matrix.RoomID, list []*arrival
 	}
 	if err = commit(); err == nil {
 		for i, a := range b.stored {
-			a.r.Pos = b.all.Stored[i].Pos
+			a.stored = b.all.Stored[i]
+			a.r.Pos = a.stored.Pos
 		}
 		return false
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -236,21 +235,7 @@ func (s *Service) build(ctx context.Context, l *live, d *Draft, decision *policy
 			return nil, cur.ID, nil
 		}
 	}
-	draft := event.Draft{RoomID: d.RoomID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, Redacts: d.Redacts,
-		Depth: min(l.room.Head.Depth, math.MaxInt64-1) + 1, OriginServerTS: s.nowMS(), PrevEvents: l.room.Head.Extremities}
-	if len(draft.PrevEvents) > maxPrev {
-		draft.PrevEvents = draft.PrevEvents[:maxPrev]
-	}
-	if !v.EventIDHash {
-		draft.EventID = matrix.EventID("$" + s.random(18) + ":" + string(d.Sender.Server()))
-	}
-	rank := int64(0)
-	for _, k := range auth.Needed(v, d.Type, d.StateKey, d.Sender, d.Content) {
-		if id := l.currentID(k); id != "" {
-			draft.AuthEvents = append(draft.AuthEvents, id)
-			rank = max(rank, l.rank(k)+1)
-		}
-	}
+	draft, rank := l.draft(s, d)
 	e, err := event.Build(v, draft)
 	if err != nil {
 		return nil, "", err
