@@ -19,6 +19,7 @@ import (
 	"hansa/federation/fedclient"
 	"hansa/federation/fedserver"
 	"hansa/federation/keyring"
+	"hansa/federation/outbox"
 	"hansa/federation/resolve"
 	"hansa/homeserver/room"
 	"hansa/matrix"
@@ -40,6 +41,8 @@ type federationParts struct {
 	Ring *keyring.Ring
 	// Client asks other servers.
 	Client *fedclient.Client
+	// Outbox sends other servers what concerns them.
+	Outbox *outbox.Outbox
 	// Federation is the server-server API.
 	Federation *fedserver.API
 }
@@ -79,18 +82,20 @@ func (s *Server) buildOutbound(ctx context.Context, d Deps) (err error) {
 
 // buildFederation makes the server-server API; all services stand.
 func (s *Server) buildFederation(d Deps) {
+	s.Outbox = outbox.New(outbox.Deps{DB: s.DB, Stream: s.Stream, Rooms: s.Rooms, Client: s.Client, Door: s.Door, Log: d.Log, Now: d.Now, Registerer: s.Metrics})
 	edus := map[string]fedserver.EDUHandler{
 		federation.EDUToDevice:   s.Keys.ReceiveToDevice,
 		federation.EDUDeviceList: s.Keys.ReceiveDeviceList,
 		federation.EDUSigningKey: s.Keys.ReceiveSigningKey,
 	}
-	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Devices: s.Keys,
+	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Devices: s.Keys, Heard: s.Outbox.Hear,
 		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
 }
 
 // federationServices are what runs beside the requests.
 func (s *Server) federationServices() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
+		"outbox":                s.Outbox.Run,
 		"device lists":          s.Keys.Run,
 		"device list announcer": s.follower(s.Keys.Announcer()),
 	}

@@ -54,6 +54,8 @@ type Deps struct {
 	Media     Media
 	// EDUs are the receivers of EDUs by type.
 	EDUs map[string]EDUHandler
+	// Heard is told of each server that has made a request; may be nil.
+	Heard func(origin matrix.ServerName)
 	// Tenants are the hosted domains in the order of the configuration.
 	Tenants []Tenant
 	// Limits turns the limits on how much one server may ask on.

@@ -59,7 +59,9 @@ func (a *API) authenticate(w http.ResponseWriter, q *request) (done func(), err 
 		done()
 		return nil, err
 	}
-	q.origin = x.Origin
+	if q.origin = x.Origin; a.Heard != nil {
+		a.Heard(q.origin)
+	}
 	return done, nil
 }
 
