@@ -40,61 +40,92 @@ func (a *API) join(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return a.joinRoom(w, r, id)
+	return a.enter(w, r, &place{id: id}, a.Members.Join)
 }
 
 // spec: client-server-api#post_matrixclientv3joinroomidoralias
 func (a *API) joinAny(w http.ResponseWriter, r *request) error {
-	id, err := a.roomOrAlias(r)
+	p, err := a.roomOrAlias(r)
 	if err != nil {
 		return err
 	}
-	return a.joinRoom(w, r, id)
+	return a.enter(w, r, p, a.Members.Join)
 }
 
-func (a *API) joinRoom(w http.ResponseWriter, r *request, id matrix.RoomID) error {
+// place is a room that a client wants to come into: via are the servers that the client names, residents those that a directory does.
+type place struct {
+	id             matrix.RoomID
+	via, residents []matrix.ServerName
+}
+
+// enter runs what brings the caller nearer to a room.
+func (a *API) enter(w http.ResponseWriter, r *request, p *place,
+	fn func(ctx context.Context, c membership.Caller, id matrix.RoomID, reason string, via ...matrix.ServerName) error) error {
 	reason, err := r.reason()
 	if err != nil {
 		return err
 	}
-	if err := a.Members.Join(r.Context(), r.member(), id, reason); err != nil {
+	c := r.member()
+	c.Residents = p.residents
+	if err := fn(r.Context(), c, p.id, reason, p.via...); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, map[string]any{"room_id": id})
+	return writeJSON(w, http.StatusOK, map[string]any{"room_id": p.id})
+}
+
+// maxVia is how many servers a client may name for one room.
+const maxVia = 50
+
+// via reads the servers that may help into a room; server_name is what they were called before.
+func (r *request) via() ([]matrix.ServerName, error) {
+	q := r.URL.Query()
+	list := q["via"]
+	if len(list) == 0 {
+		list = q["server_name"]
+	}
+	if len(list) > maxVia {
+		return nil, matrix.InvalidParam("At most %d servers can be named.", maxVia)
+	}
+	var out []matrix.ServerName
+	for _, text := range list {
+		name, err := matrix.ParseServerName(text)
+		if err != nil {
+			return nil, matrix.InvalidParam("%.100q is not a server name.", text)
+		}
+		out = append(out, name)
+	}
+	return out, nil
 }
 
 // roomOrAlias finds the room that the path names.
-func (a *API) roomOrAlias(r *request) (matrix.RoomID, error) {
+func (a *API) roomOrAlias(r *request) (*place, error) {
+	p := &place{}
+	var err error
+	if p.via, err = r.via(); err != nil {
+		return nil, err
+	}
 	text := r.param("roomIdOrAlias")
 	if strings.HasPrefix(text, "#") {
 		alias, err := matrix.ParseRoomAlias(text)
 		if err != nil {
-			return "", matrix.InvalidParam("%.100q is not a room alias.", text)
+			return nil, matrix.InvalidParam("%.100q is not a room alias.", text)
 		}
-		id, _, err := a.Directory.Resolve(r.Context(), r.finder(), alias)
-		return id, err
+		p.id, p.residents, err = a.Directory.Resolve(r.Context(), r.finder(), alias)
+		return p, err
 	}
-	id, err := matrix.ParseRoomID(text)
-	if err != nil {
-		return "", matrix.InvalidParam("%.100q is neither a room ID nor a room alias.", text)
+	if p.id, err = matrix.ParseRoomID(text); err != nil {
+		return nil, matrix.InvalidParam("%.100q is neither a room ID nor a room alias.", text)
 	}
-	return id, nil
+	return p, nil
 }
 
 // spec: client-server-api#post_matrixclientv3knockroomidoralias
 func (a *API) knock(w http.ResponseWriter, r *request) error {
-	id, err := a.roomOrAlias(r)
+	p, err := a.roomOrAlias(r)
 	if err != nil {
 		return err
 	}
-	reason, err := r.reason()
-	if err != nil {
-		return err
-	}
-	if err := a.Members.Knock(r.Context(), r.member(), id, reason); err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, map[string]any{"room_id": id})
+	return a.enter(w, r, p, a.Members.Knock)
 }
 
 // spec: client-server-api#post_matrixclientv3roomsroomidleave

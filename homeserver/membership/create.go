@@ -328,6 +328,9 @@ func (s *Service) create(ctx context.Context, m *making) (matrix.RoomID, error) 
 		if errors.Is(err, room.ErrStale) && try < 5 {
 			continue
 		}
+		if err == nil {
+			s.inviteFirst(ctx, m, id)
+		}
 		return id, err
 	}
 }
@@ -353,6 +356,9 @@ func (s *Service) tryCreate(ctx context.Context, m *making) (matrix.RoomID, erro
 		if _, err := s.decide(ctx, m.c, policy.Input{Point: policy.RoomPublish, Room: facts, Audience: audience}); err != nil {
 			return "", err
 		}
+	}
+	if err := s.decideFirst(ctx, m, facts); err != nil {
+		return "", err
 	}
 	drafts, err := s.drafts(ctx, m)
 	if err != nil {
@@ -477,6 +483,9 @@ func (s *Service) drafts(ctx context.Context, m *making) ([]room.NewDraft, error
 		add(false, e.Type, e.StateKey, e.Content)
 	}
 	for _, u := range m.invite {
+		if !s.Rooms.IsLocal(u.Server()) {
+			continue // see inviteFirst
+		}
 		content, err := member(u, "invite")
 		if err != nil {
 			return nil, err

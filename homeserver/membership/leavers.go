@@ -34,6 +34,7 @@ func (s *Service) followClosed(ctx context.Context, entries []storage.Entry, _ i
 	}
 	var closed []matrix.UserID
 	var rooms []storage.Member
+	var afar []storage.RemoteMember
 	err := s.DB.View(ctx, func(tx *storage.Tx) error {
 		closed = closed[:0]
 		list, err := tx.LoadUsers(users)
@@ -45,11 +46,26 @@ func (s *Service) followClosed(ctx context.Context, entries []storage.Entry, _ i
 				closed = append(closed, u.ID)
 			}
 		}
-		rooms, err = tx.LoadUsersRooms(closed)
-		return err
+		if rooms, err = tx.LoadUsersRooms(closed); err != nil {
+			return err
+		}
+		afar = afar[:0]
+		for _, u := range closed {
+			list, err := tx.LoadRemoteMembers(u, 0)
+			if err != nil {
+				return err
+			}
+			afar = append(afar, list...)
+		}
+		return nil
 	})
 	if err != nil || len(closed) == 0 {
 		return err
+	}
+	for i := range afar {
+		if afar[i].Open() {
+			rooms = append(rooms, storage.Member{RoomID: afar[i].RoomID, UserID: afar[i].UserID, Membership: afar[i].Membership})
+		}
 	}
 	for _, m := range rooms {
 		if m.Membership != auth.Join && m.Membership != auth.Invite && m.Membership != auth.Knock {

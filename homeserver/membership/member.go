@@ -33,18 +33,18 @@ func with(reason string) content {
 	return c
 }
 
-// Join brings the caller into a room. Who is in it already stays as they are.
+// Join brings the caller into a room. Who is in it already stays as they are. Where nobody of ours is in it, the servers via are asked.
 //
 // spec: client-server-api#post_matrixclientv3roomsroomidjoin
-func (s *Service) Join(ctx context.Context, c Caller, id matrix.RoomID, reason string) error {
-	_, err := s.join(ctx, c, id, with(reason))
+func (s *Service) Join(ctx context.Context, c Caller, id matrix.RoomID, reason string, via ...matrix.ServerName) error {
+	_, err := s.join(ctx, c, id, with(reason), via)
 	return err
 }
 
-func (s *Service) join(ctx context.Context, c Caller, id matrix.RoomID, extra content) (matrix.EventID, error) {
+func (s *Service) join(ctx context.Context, c Caller, id matrix.RoomID, extra content, servers []matrix.ServerName) (matrix.EventID, error) {
 	door, err := s.door(ctx, id, c.UserID)
-	if errors.Is(err, room.ErrUnknownRoom) {
-		return "", ErrNoEntry()
+	if errors.Is(err, room.ErrUnknownRoom) || err == nil && !door.inside {
+		return s.joinAfar(ctx, c, id, extra, servers, nil)
 	}
 	if err != nil {
 		return "", err
@@ -53,6 +53,9 @@ func (s *Service) join(ctx context.Context, c Caller, id matrix.RoomID, extra co
 		return s.currentMember(ctx, id, c.UserID, auth.Join)
 	}
 	via, err := s.letIn(ctx, door, c.UserID)
+	if isUnable(err) {
+		return s.joinAfar(ctx, c, id, extra, servers, err)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -78,18 +81,18 @@ func (s *Service) join(ctx context.Context, c Caller, id matrix.RoomID, extra co
 	return sent.EventID, err
 }
 
-// Knock asks to be let into a room.
+// Knock asks to be let into a room. Where nobody of ours is in it, the servers via are asked.
 //
 // spec: client-server-api#knocking-on-rooms
-func (s *Service) Knock(ctx context.Context, c Caller, id matrix.RoomID, reason string) error {
-	_, err := s.knock(ctx, c, id, with(reason))
+func (s *Service) Knock(ctx context.Context, c Caller, id matrix.RoomID, reason string, via ...matrix.ServerName) error {
+	_, err := s.knock(ctx, c, id, with(reason), via)
 	return err
 }
 
-func (s *Service) knock(ctx context.Context, c Caller, id matrix.RoomID, extra content) (matrix.EventID, error) {
+func (s *Service) knock(ctx context.Context, c Caller, id matrix.RoomID, extra content, servers []matrix.ServerName) (matrix.EventID, error) {
 	door, err := s.door(ctx, id, c.UserID)
-	if errors.Is(err, room.ErrUnknownRoom) {
-		return "", ErrNoEntry()
+	if errors.Is(err, room.ErrUnknownRoom) || err == nil && !door.inside {
+		return s.knockAfar(ctx, c, id, extra, servers)
 	}
 	if err != nil {
 		return "", err
@@ -97,13 +100,9 @@ func (s *Service) knock(ctx context.Context, c Caller, id matrix.RoomID, extra c
 	switch door.membership {
 	case auth.Knock:
 		return s.currentMember(ctx, id, c.UserID, auth.Knock)
-	case auth.Join, auth.Invite:
-		return "", matrix.Forbidden("You are in this room or invited already.")
-	case auth.Ban:
-		return "", ErrNoEntry()
 	}
-	if !(door.rule == auth.JoinRuleKnock && door.version.Knock || door.rule == auth.JoinRuleKnockRestricted && door.version.KnockRestricted) {
-		return "", ErrNoEntry()
+	if err := door.mayKnock(); err != nil {
+		return "", err
 	}
 	return s.sendMember(ctx, c, id, c.UserID, auth.Knock, extra, true)
 }
@@ -117,12 +116,23 @@ func (s *Service) Leave(ctx context.Context, c Caller, id matrix.RoomID, reason 
 }
 
 func (s *Service) leave(ctx context.Context, c Caller, id matrix.RoomID, extra content) (matrix.EventID, error) {
-	membership, err := s.membershipOf(ctx, id, c.UserID)
+	asked, err := s.askedAfar(ctx, id, c.UserID)
+	if err != nil {
+		return "", err
+	}
+	if asked != nil {
+		return s.leaveAfar(ctx, c, asked, extra)
+	}
+	membership, inside := "", false
+	err = s.Rooms.Look(ctx, id, func(v room.View) { membership, inside = v.Membership(c.UserID), s.anyInside(v) })
 	if err != nil {
 		return "", err
 	}
 	switch membership {
 	case auth.Join, auth.Invite, auth.Knock:
+		if !inside {
+			return s.leaveUnknown(ctx, c, id, extra)
+		}
 		return s.sendMember(ctx, c, id, c.UserID, auth.Leave, extra, false)
 	case auth.Leave:
 		return s.currentMember(ctx, id, c.UserID, auth.Leave)
@@ -156,6 +166,9 @@ func (s *Service) invite(ctx context.Context, c Caller, id matrix.RoomID, target
 	if membership == auth.Invite && known {
 		return s.currentMember(ctx, id, target, auth.Invite)
 	}
+	if !s.Rooms.IsLocal(target.Server()) {
+		return s.inviteAfar(ctx, c, id, target, extra)
+	}
 	return s.sendMember(ctx, c, id, target, auth.Invite, extra, true)
 }
 
@@ -172,12 +185,8 @@ func (s *Service) mayInvite(ctx context.Context, c Caller, target matrix.UserID,
 		return err
 	}
 	blocked := false
-	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
-		d, err := tx.LoadAccountDatum(target, "", "m.invite_permission_config")
-		blocked = err == nil && stringIn(d.Content, "default_action") == "block"
-		if errors.Is(err, storage.ErrNotFound) {
-			err = nil
-		}
+	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		blocked, err = takesNone(tx, target)
 		return err
 	})
 	if err == nil && blocked {
@@ -302,7 +311,7 @@ func (s *Service) SetState(ctx context.Context, c Caller, id matrix.RoomID, key 
 	case membership == auth.Join && own:
 		return s.setJoin(ctx, c, id, extra)
 	case membership == auth.Knock && own:
-		return s.knock(ctx, c, id, extra)
+		return s.knock(ctx, c, id, extra, nil)
 	case membership == auth.Leave && own:
 		return s.leave(ctx, c, id, extra)
 	case membership == auth.Invite && !own:
@@ -324,7 +333,7 @@ func (s *Service) SetState(ctx context.Context, c Caller, id matrix.RoomID, key 
 func (s *Service) setJoin(ctx context.Context, c Caller, id matrix.RoomID, extra content) (matrix.EventID, error) {
 	membership, err := s.membershipOf(ctx, id, c.UserID)
 	if errors.Is(err, room.ErrUnknownRoom) || err == nil && membership != auth.Join {
-		return s.join(ctx, c, id, extra)
+		return s.join(ctx, c, id, extra, nil)
 	}
 	if err != nil {
 		return "", err
@@ -349,14 +358,22 @@ func (s *Service) setLeave(ctx context.Context, c Caller, id matrix.RoomID, targ
 // spec: client-server-api#post_matrixclientv3roomsroomidforget
 func (s *Service) Forget(ctx context.Context, c Caller, id matrix.RoomID) error {
 	var m storage.Member
-	var ok bool
-	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) { m, ok, err = tx.FindMember(id, c.UserID); return err })
+	var afar storage.RemoteMember
+	var ok, far bool
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		if m, ok, err = tx.FindMember(id, c.UserID); err == nil {
+			afar, far, err = tx.FindRemoteMember(id, c.UserID)
+		}
+		return err
+	})
 	switch {
 	case err != nil:
 		return err
-	case !ok:
+	case far && !afar.Open():
+		return s.forgetAfar(ctx, c, &afar)
+	case !ok && !far:
 		return room.ErrUnknownRoom
-	case m.Membership != auth.Leave && m.Membership != auth.Ban:
+	case far || m.Membership != auth.Leave && m.Membership != auth.Ban:
 		return matrix.Errorf(http.StatusBadRequest, matrix.CodeUnknown, "You must leave the room before you can forget it.")
 	case m.Forgotten:
 		return nil

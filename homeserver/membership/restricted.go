@@ -28,6 +28,11 @@ type door struct {
 	host        map[matrix.ServerName]matrix.UserID
 	tenant      matrix.ServerName
 	predecessor matrix.RoomID
+	// inside tells whether somebody of ours is in the room, so that what is known of it here is true.
+	inside    bool
+	federates bool
+	// prefer is the tenant whose member is to let others in, if it can.
+	prefer matrix.ServerName
 }
 
 func (s *Service) door(ctx context.Context, id matrix.RoomID, user matrix.UserID) (*door, error) {
@@ -35,7 +40,7 @@ func (s *Service) door(ctx context.Context, id matrix.RoomID, user matrix.UserID
 	err := s.Rooms.Look(ctx, id, func(v room.View) {
 		r := v.Rules()
 		d.version, d.membership, d.rule, d.tenant = v.Version(), v.Membership(user), r.JoinRule(), r.Create().Sender.Server()
-		d.predecessor = predecessorOf(r.Create())
+		d.predecessor, d.inside, d.federates = predecessorOf(r.Create()), s.anyInside(v), r.Federates()
 		if !d.restricted() {
 			return
 		}
@@ -93,9 +98,10 @@ func (s *Service) letIn(ctx context.Context, d *door, user matrix.UserID) (via m
 	}
 	known := false
 	for _, id := range d.allow {
-		membership, err := s.membershipOf(ctx, id, user)
+		membership, inside := "", false
+		err := s.Rooms.Look(ctx, id, func(v room.View) { membership, inside = v.Membership(user), s.anyInside(v) })
 		switch {
-		case errors.Is(err, room.ErrUnknownRoom):
+		case errors.Is(err, room.ErrUnknownRoom) || err == nil && !inside:
 			continue
 		case err != nil:
 			return "", err
@@ -110,9 +116,30 @@ func (s *Service) letIn(ctx context.Context, d *door, user matrix.UserID) (via m
 	return "", ErrNoEntry()
 }
 
+// isUnable tells whether only another server may be able to let somebody in.
+func isUnable(err error) bool {
+	var e *matrix.Error
+	return errors.As(err, &e) && (e.Code == matrix.CodeUnableToAuthoriseJoin || e.Code == matrix.CodeUnableToGrantJoin)
+}
+
+// mayKnock is nil for who may knock as far as the join rule goes.
+//
+// spec: client-server-api#knocking-on-rooms
+func (d *door) mayKnock() error {
+	switch {
+	case d.membership == auth.Join || d.membership == auth.Invite:
+		return matrix.Forbidden("You are in this room or invited already.")
+	case d.membership == auth.Ban:
+		return ErrNoEntry()
+	case d.rule == auth.JoinRuleKnock && d.version.Knock || d.rule == auth.JoinRuleKnockRestricted && d.version.KnockRestricted:
+		return nil
+	}
+	return ErrNoEntry()
+}
+
 // chooseHost picks the member who lets a user in: one of the user's own server, of the room's, or of any that is hosted here.
 func (d *door) chooseHost(user matrix.UserID) (matrix.UserID, error) {
-	for _, server := range []matrix.ServerName{user.Server(), d.tenant} {
+	for _, server := range []matrix.ServerName{user.Server(), d.prefer, d.tenant} {
 		if u, ok := d.host[server]; ok {
 			return u, nil
 		}

@@ -27,6 +27,12 @@ type Deps struct {
 	Limits bool
 	// ProfilePace is how many member events a second a node writes for changed profiles; 0 means 50.
 	ProfilePace int
+	// Remote asks other servers; nil where there are none to ask.
+	Remote Remote
+	// Gate judges servers of which it is heard that they are in a room; nil: none is refused before policy is asked about people.
+	Gate Gate
+	// PeerError takes apart what another server answered to Remote; ok is false for an error that is no answer.
+	PeerError func(error) (status int, code, message string, ok bool)
 }
 
 // Service makes rooms and changes memberships. Its methods may be called from any goroutine.
@@ -35,6 +41,7 @@ type Service struct {
 	log    *logrus.Entry
 	limits *limits
 	pace   *pace
+	turns  turns
 }
 
 // New returns a Service that is ready to use.
@@ -45,7 +52,8 @@ func New(d Deps) *Service {
 	if d.ProfilePace == 0 {
 		d.ProfilePace = 50
 	}
-	return &Service{Deps: d, log: d.Log.WithField("pkg", "membership"), limits: newLimits(d.Limits, d.Now), pace: newPace(d.ProfilePace, d.Now)}
+	return &Service{Deps: d, log: d.Log.WithField("pkg", "membership"), limits: newLimits(d.Limits, d.Now), pace: newPace(d.ProfilePace, d.Now),
+		turns: turns{held: map[matrix.RoomID]chan struct{}{}}}
 }
 
 // Caller is who acts.
@@ -54,6 +62,8 @@ type Caller struct {
 	// Subject is the user with the device and network of the request.
 	Subject *policy.Party
 	Request *policy.Request
+	// Residents are the servers that a directory has named as being in the room that the caller wants to reach.
+	Residents []matrix.ServerName
 }
 
 // ErrNoEntry is the answer to who cannot come into a room, whether it exists or not.
