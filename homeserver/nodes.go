@@ -25,16 +25,17 @@ const (
 // nodes makes the nodes of a deployment know of each other: which live, and which policy is active on each.
 type nodes struct {
 	s         *Server
-	look      chan struct{} // another node has made a policy active
+	look      chan struct{} // another node may have started
+	reload    chan struct{} // another node has made another policy active
 	count     atomic.Int64
 	revisions atomic.Int64
 
-	differ time.Time // since when the policies differ; used by run alone, as is warned
+	differ time.Time // since when the policies differ; used by begin and then run alone, as is warned
 	warned bool
 }
 
 func newNodes(s *Server) (*nodes, error) {
-	n := &nodes{s: s, look: make(chan struct{}, 1)}
+	n := &nodes{s: s, look: make(chan struct{}, 1), reload: make(chan struct{}, 1)}
 	n.count.Store(1)
 	n.revisions.Store(1)
 	for _, c := range []prometheus.Collector{
@@ -49,6 +50,17 @@ func newNodes(s *Server) (*nodes, error) {
 		}
 	}
 	return n, nil
+}
+
+// begin looks for other nodes before the first request comes.
+func (n *nodes) begin(ctx context.Context) {
+	if n.s.DB.Name() == "sqlite" {
+		return // one node
+	}
+	if err := n.beat(ctx); err != nil {
+		n.count.Store(2) // unless it turns out otherwise
+		n.s.log.WithError(err).Warn("the other nodes could not be looked for; trying again")
+	}
 }
 
 // run says that this node lives, and reads its policy anew when another node has made one active (package room announces that).
@@ -70,12 +82,16 @@ func (n *nodes) run(ctx context.Context) error {
 		case <-t.C:
 		case <-changed:
 		case <-n.look:
+		case <-n.reload:
 			if wait(ctx, settle); ctx.Err() == nil {
 				_ = n.s.Policy.Reload(ctx) // logged, counted and kept for its status by Reload
 			}
 		}
 	}
 }
+
+// several tells whether there are other nodes.
+func (n *nodes) several() bool { return n.count.Load() > 1 }
 
 // beat writes down that this node lives, and looks which others do.
 func (n *nodes) beat(ctx context.Context) error {
@@ -123,13 +139,14 @@ func (n *nodes) compare(list []storage.Node) {
 	}
 }
 
-// heard is called when the log says that a node has made a policy active.
+// heard is called when the log says that a node has made a policy active, or has started.
 func (n *nodes) heard(revision string) {
-	if revision == n.s.Policy.Revision() {
-		return
+	c := n.look
+	if revision != n.s.Policy.Revision() {
+		c = n.reload
 	}
 	select {
-	case n.look <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

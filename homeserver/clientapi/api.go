@@ -77,6 +77,7 @@ type request struct {
 	route   *route
 	params  map[string]string
 	body    []byte
+	again   bool // the body is read and the limits are charged
 }
 
 const defaultBodyLimit = 1 << 20
@@ -132,7 +133,31 @@ func (f *front) recover(w http.ResponseWriter, q *request) {
 	}
 }
 
+// serve answers a request. What was refused by what this node has in memory is looked at again when other nodes have written something
+// that it did not know.
 func (f *front) serve(w http.ResponseWriter, q *request) error {
+	if f.api.Several == nil || !f.api.Several() {
+		return f.once(w, q)
+	}
+	since := f.api.Sync.Position()
+	err := f.once(w, q)
+	if q.route == nil || q.route.raw || !isRefusal(err) || !f.api.Sync.Renew(q.Context(), since) {
+		return err
+	}
+	q.party, q.again = nil, true
+	return f.once(w, q)
+}
+
+// isRefusal tells whether an error says that something is not allowed or not there.
+func isRefusal(err error) bool {
+	var me *matrix.Error
+	if errors.As(err, &me) {
+		return me.Status == http.StatusForbidden || me.Status == http.StatusNotFound
+	}
+	return errors.Is(err, room.ErrUnknownRoom)
+}
+
+func (f *front) once(w http.ResponseWriter, q *request) error {
 	rt, params, err := f.tree.find(q.Method, q.URL.EscapedPath())
 	if err != nil {
 		return err
@@ -142,7 +167,7 @@ func (f *front) serve(w http.ResponseWriter, q *request) error {
 	if err := f.authenticate(q); err != nil {
 		return err
 	}
-	if !rt.raw && q.Method != http.MethodGet && q.Method != http.MethodHead {
+	if !rt.raw && !q.again && q.Method != http.MethodGet && q.Method != http.MethodHead {
 		if err := q.readBody(w); err != nil {
 			return err
 		}
@@ -177,8 +202,10 @@ func (f *front) authenticate(q *request) error {
 			return err
 		}
 	}
-	if err := f.api.limits.charge(q.route, s.UserID); err != nil {
-		return err
+	if !q.again {
+		if err := f.api.limits.charge(q.route, s.UserID); err != nil {
+			return err
+		}
 	}
 	f.api.Accounts.Seen(s, q.client())
 	q.session, q.tenant = s, s.Tenant

@@ -41,6 +41,8 @@ type Deps struct {
 	Log     *logrus.Entry
 	// Version is the version of the software.
 	Version string
+	// Several tells whether other nodes write to the database, too; nil means no.
+	Several func() bool
 	// Limits turns the limits per user on.
 	Limits bool
 	Now    func() time.Time

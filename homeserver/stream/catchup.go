@@ -150,3 +150,10 @@ func (s *Stream) gapAhead() (after, upto int64) {
 
 // unavailable tells whether an error is the database's, which comes back.
 func unavailable(err error) bool { return errors.Is(err, storage.ErrUnavailable) }
+
+// CatchUp reads what is in the database now and not here yet, without waiting for a hint or the poll, and returns the newest position.
+func (s *Stream) CatchUp(ctx context.Context) (int64, error) {
+	s.metrics.looks.WithLabelValues("refusal").Inc()
+	_, err := s.catchUp(ctx)
+	return s.Position(), err
+}
