@@ -3,6 +3,7 @@ package homeserver
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -88,7 +89,7 @@ func (s *Server) buildFederation(d Deps) {
 		federation.EDUDeviceList: s.Keys.ReceiveDeviceList,
 		federation.EDUSigningKey: s.Keys.ReceiveSigningKey,
 	}
-	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Devices: s.Keys, Heard: s.Outbox.Hear,
+	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Devices: s.Keys, Members: s.Members, Heard: s.Outbox.Hear,
 		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
 }
 
@@ -99,6 +100,15 @@ func (s *Server) federationServices() map[string]func(context.Context) error {
 		"device lists":          s.Keys.Run,
 		"device list announcer": s.follower(s.Keys.Announcer()),
 	}
+}
+
+// peerError takes apart what another server has answered; ok is false where it has not answered.
+func peerError(err error) (status int, code, message string, ok bool) {
+	var e *fedclient.Error
+	if !errors.As(err, &e) {
+		return 0, "", "", false
+	}
+	return e.Status, e.Code, e.Message, true
 }
 
 // queueEDU hands an EDU to the outbox.

@@ -153,7 +153,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	s.Presence = ephemeral.New(ephemeral.Deps{Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Relay: s.Stream, Node: s.Stream.Node(), Now: d.Now})
 	s.Push = push.New(s.DB)
 	s.Members = membership.New(membership.Deps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Log: d.Log, Now: d.Now,
-		Limits: s.Config.Limits.Enabled})
+		Remote: s.Client, Gate: s.Door, PeerError: peerError, Limits: s.Config.Limits.Enabled})
 	s.Sync = clientsync.New(clientsync.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Keys: s.Keys,
 		Ephemeral: s.Presence, Push: s.Push, Forget: s.Accounts.Invalidate, Log: d.Log, Now: d.Now})
 	s.Directory = directory.New(directory.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, PartyOf: s.Accounts.PartyOf,
