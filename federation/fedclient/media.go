@@ -34,6 +34,9 @@ const mediaTimeout = 10 * time.Minute
 func (c *Client) Media(ctx context.Context, as, to matrix.ServerName, id string, maxBytes int64) (*Media, error) {
 	p := query(path("v1", "media", "download", id), url.Values{"timeout_ms": {"20000"}})
 	s, err := c.stream(ctx, call{name: "media", as: as, to: to, method: http.MethodGet, path: p, max: maxBytes + 64<<10, timeout: mediaTimeout})
+	if isUnrecognized(err) {
+		return c.oldMedia(ctx, as, to, id, maxBytes)
+	}
 	if err != nil {
 		return nil, err
 	}
