@@ -135,6 +135,9 @@ func (s *Service) ReadProfile(ctx context.Context, by Caller, target matrix.User
 	if !d.Allow {
 		return nil, unknown
 	}
+	if !s.IsLocal(target.Server()) {
+		return s.fetchProfile(ctx, by.Tenant, target, field, unknown)
+	}
 	p, err := s.LoadProfile(ctx, target)
 	var absent *matrix.Error
 	if errors.As(err, &absent) && absent.Code == matrix.CodeNotFound {

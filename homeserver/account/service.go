@@ -67,6 +67,9 @@ type Deps struct {
 	// TokenLife is how long the access token of a client that can refresh is good; 0 means one hour.
 	TokenLife time.Duration
 
+	// Remote asks other servers for profiles of their users. May be nil.
+	Remote Remote
+
 	// Exclusive tells whether a user ID lies in the exclusive namespace of an application service. May be nil.
 	Exclusive func(matrix.UserID) bool
 	// IsKeyID tells whether a device ID is the ID of a cross-signing key of the user, which no device may have. May be nil.
@@ -86,6 +89,7 @@ type Service struct {
 	parties *partyCache
 	limits  *limits
 	metrics *metrics
+	far     *farProfiles
 
 	mu   sync.Mutex
 	seen map[deviceKey]storage.Seen // guarded by mu: last uses that are not written yet
@@ -106,7 +110,7 @@ func New(d Deps) (*Service, error) {
 		d.TokenLife = time.Hour
 	}
 	s := &Service{Deps: d, log: d.Log.WithField("pkg", "account"), cache: newSessionCache(maxSessions), parties: newPartyCache(maxParties),
-		seen: map[deviceKey]storage.Seen{}, metrics: newMetrics(d.Registerer)}
+		seen: map[deviceKey]storage.Seen{}, metrics: newMetrics(d.Registerer), far: newFarProfiles(d.Now)}
 	var err error
 	if s.hasher, err = newHasher(d.Hash, d.Rand); err != nil {
 		return nil, err

@@ -213,7 +213,7 @@ func (s *Service) Resolve(ctx context.Context, c Caller, alias matrix.RoomAlias)
 		}
 	}
 	if !s.Rooms.IsLocal(server) {
-		return "", nil, noAlias()
+		return s.resolveRemote(ctx, c, alias)
 	}
 	a, err := s.loadAlias(ctx, alias)
 	if err != nil {

@@ -3,7 +3,6 @@ package directory
 import (
 	"context"
 	"encoding/base64"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,8 +123,16 @@ func (s *Service) List(ctx context.Context, c Caller, q Query) (*Page, error) {
 		if err := s.partner(ctx, c, q.Server); err != nil {
 			return nil, err
 		}
+		if !s.Rooms.IsLocal(q.Server) {
+			return s.listRemote(ctx, c, q)
+		}
 		tenant = q.Server
 	}
+	return s.list(ctx, c, tenant, q)
+}
+
+// list returns a page of the list of a tenant, to whoever may ask for it.
+func (s *Service) list(ctx context.Context, c Caller, tenant matrix.ServerName, q Query) (*Page, error) {
 	if q.Limit <= 0 {
 		q.Limit = listDefault
 	}
@@ -162,11 +169,11 @@ func (s *Service) partner(ctx context.Context, c Caller, server matrix.ServerNam
 	if d.Allow && local {
 		d = s.decide(ctx, c, server, policy.Input{Point: policy.FederationInbound, Server: &policy.Server{Name: string(own), Local: true}})
 	}
+	if d.Allow && !local { // what is looked up there is judged like an alias
+		d = s.decide(ctx, c, own, policy.Input{Point: policy.RoomAlias, Server: &policy.Server{Name: string(server)}})
+	}
 	if e := d.Error(); e != nil {
 		return e
-	}
-	if !local {
-		return matrix.Errorf(http.StatusNotFound, matrix.CodeNotFound, "The list of %s cannot be fetched.", server)
 	}
 	return nil
 }

@@ -25,8 +25,11 @@ type Deps struct {
 	// PartyOf makes a party of an account, without any memory of how it was before.
 	PartyOf func(*storage.User) *policy.Party
 	Tenants []matrix.ServerName
-	Log     *logrus.Entry
-	Now     func() time.Time
+	// Remote asks other servers, and Reach says whether a tenant may have to do with one. Without them nobody there is asked.
+	Remote Remote
+	Reach  func(ctx context.Context, as, to matrix.ServerName) error
+	Log    *logrus.Entry
+	Now    func() time.Time
 }
 
 // Service finds rooms and users. Its methods may be called from any goroutine.
@@ -44,9 +47,11 @@ func New(d Deps) *Service {
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "directory"), users: newUserIndex()}
 }
 
-// Caller is who asks.
+// Caller is who asks: a user of this deployment, or another server.
 type Caller struct {
 	UserID matrix.UserID
+	// Server is the other server; empty for a user.
+	Server matrix.ServerName
 	// Subject is the user with the device and network of the request.
 	Subject *policy.Party
 	Request *policy.Request
@@ -55,7 +60,11 @@ type Caller struct {
 // decide asks a decision point. tenant is whose directory it is about.
 func (s *Service) decide(ctx context.Context, c Caller, tenant matrix.ServerName, in policy.Input) policy.Decision {
 	in.Time, in.Tenant, in.Subject, in.Request = s.Now(), policy.Tenant{Name: string(tenant)}, c.Subject, c.Request
-	if other := c.UserID.Server(); tenant != other && in.Server == nil {
+	switch {
+	case in.Server != nil:
+	case c.Server != "":
+		in.Server = &policy.Server{Name: string(c.Server)}
+	case tenant != c.UserID.Server():
 		in.Server = &policy.Server{Name: string(tenant), Local: true}
 	}
 	return s.Policy.Decide(ctx, &in)

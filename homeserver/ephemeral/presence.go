@@ -64,6 +64,7 @@ type person struct {
 	// statusTS is when the status was set, in ms, on any node; told is what other nodes were told.
 	statusTS int64
 	told     toldUser
+	sent     time.Time // when other servers were told
 
 	version int64
 	changed time.Time
@@ -265,9 +266,11 @@ func (p *person) seat(device matrix.DeviceID) *seat {
 // now is what the user is, made of the devices: the most present one counts.
 func (p *person) now(now time.Time) (state string, active bool) {
 	state = Offline
-	for _, d := range p.devices {
+	for id, d := range p.devices {
 		switch {
 		case !d.until.After(now) || d.wish == Offline:
+		case id == abroad && d.wish == Online: // the other server knows better
+			state = Online
 		case d.wish == Unavailable || now.Sub(p.acted) >= idleAfter:
 			if state == Offline {
 				state = Unavailable
@@ -313,6 +316,7 @@ func (s *Service) flush(now time.Time) {
 		} else {
 			s.presence.told.MoveToFront(p.place)
 		}
+		s.sendPresence(p, now)
 	}
 	s.tellPresence(s.presence.pending, now)
 	s.presence.pending, s.presence.flushed = nil, now
@@ -331,6 +335,7 @@ func (s *Service) sweepPresence(now time.Time) time.Duration {
 				}
 			}
 			s.look(p, now)
+			s.repeatSent(p, now)
 			if p.state == Offline && p.status == "" && !p.pending && now.Sub(p.changed) >= forgetAfter {
 				pr.drop(p)
 			}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"hansa/federation"
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/policy"
@@ -17,6 +18,8 @@ type Deps struct {
 	Parties room.Parties
 	// NoPresence turns presence off: nobody's is kept or shown.
 	NoPresence bool
+	// Send tells other servers of typing (with a room) and presence (without); it never blocks and may lose it. nil: nobody is told.
+	Send func(as matrix.ServerName, room matrix.RoomID, user matrix.UserID, edu federation.EDU)
 	// Relay reaches the other nodes, Node is the name of this one among them; nil where there are none.
 	Relay Relay
 	Node  string

@@ -43,6 +43,7 @@ type typist struct {
 	user  matrix.UserID
 	room  *typingRoom
 	until time.Time
+	sent  time.Time // when other servers were told
 	index int
 }
 
@@ -133,6 +134,10 @@ func (s *Service) typist(id matrix.RoomID, user matrix.UserID, timeout time.Dura
 	if i := r.index(user); i >= 0 {
 		t := r.typists[i]
 		t.until = now.Add(timeout)
+		if now.Sub(t.sent) >= repeatTyping {
+			t.sent = now
+			s.sendTyping(id, user, true)
+		}
 		heap.Fix(&s.typing.due, t.index)
 		s.dueFirst(t)
 		return
@@ -140,7 +145,8 @@ func (s *Service) typist(id matrix.RoomID, user matrix.UserID, timeout time.Dura
 	if len(r.typists) >= maxTypists {
 		return
 	}
-	t := &typist{user: user, room: r, until: now.Add(timeout)}
+	t := &typist{user: user, room: r, until: now.Add(timeout), sent: now}
+	s.sendTyping(id, user, true)
 	r.typists = append(r.typists, t)
 	heap.Push(&s.typing.due, t)
 	s.typingChanged(r, now)
@@ -178,6 +184,7 @@ func (s *Service) stopTypist(id matrix.RoomID, user matrix.UserID) bool {
 	r.typists = slices.Delete(r.typists, i, i+1)
 	s.typingChanged(r, s.Now())
 	s.wake()
+	s.sendTyping(id, user, false)
 	return true
 }
 
@@ -193,6 +200,7 @@ func (s *Service) sweepTyping(now time.Time) time.Duration {
 		t, _ := heap.Pop(&s.typing.due).(*typist)
 		if i := t.room.index(t.user); i >= 0 {
 			t.room.typists = slices.Delete(t.room.typists, i, i+1)
+			s.sendTyping(t.room.id, t.user, false)
 		}
 		s.typingChanged(t.room, now)
 		ended = true
