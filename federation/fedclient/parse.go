@@ -14,19 +14,43 @@ const (
 	maxStateIDs    = 600000
 	maxEventSize   = 128 << 10 // an event may grow by what is not signed; larger ones are left out
 	maxPage        = 1000
+	maxValue       = 2 << 20 // of one member or element, and of what the decoder reads ahead
 )
 
-var errTooMany = errors.New("fedclient: too many elements")
+var (
+	errTooMany  = errors.New("fedclient: too many elements")
+	errTooLarge = errors.New("fedclient: too large a value")
+)
 
 // reader reads the top-level members of an object one after the other. Duplicate keys and bad UTF-8 inside events are let through to the
 // parser of events, which drops those events alone; at the top level they are errors.
+//
+// No single value may be larger than maxValue, so that what is held at a time stays small whatever the size of the whole.
 type reader struct {
 	d    *jsontext.Decoder
+	m    *meter
 	seen map[string]bool
 }
 
 func newReader(r io.Reader) *reader {
-	return &reader{d: jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), seen: map[string]bool{}}
+	m := &meter{r, maxValue}
+	return &reader{d: jsontext.NewDecoder(m, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), m: m, seen: map[string]bool{}}
+}
+
+// meter bounds what is read until it is set again.
+type meter struct {
+	io.Reader
+	left int
+}
+
+// Read reads within the bound.
+func (m *meter) Read(p []byte) (int, error) {
+	if m.left <= 0 {
+		return 0, errTooLarge
+	}
+	n, err := m.Reader.Read(p)
+	m.left -= n
+	return n, err
 }
 
 // object calls member for each member; member must read exactly the value, or return false to have it skipped.
@@ -40,6 +64,7 @@ func (r *reader) object(member func(name string) (bool, error)) error {
 			return err
 		}
 		name := t.String()
+		r.m.left = maxValue
 		if r.seen[name] {
 			return fmt.Errorf("fedclient: member %.80q occurs twice", name)
 		}
@@ -93,6 +118,7 @@ func (r *reader) list(most int, element func() error) error {
 		if n == most {
 			return errTooMany
 		}
+		r.m.left = maxValue
 		if err := element(); err != nil {
 			return err
 		}
