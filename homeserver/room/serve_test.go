@@ -143,7 +143,7 @@ func TestF119_VisibilityForServers(t *testing.T) {
 	t.Parallel()
 	each(t, partner(), func(t *testing.T, k *kit) {
 		for _, version := range []string{"3", "6", "11", "12"} {
-			for visibility, open := range map[string]bool{"shared": true, "world_readable": true, "invited": false, "joined": false} {
+			for visibility, open := range map[string]bool{"shared": true, "invited": false, "joined": false} {
 				id := k.create(version, "public", user("anna"))
 				k.must(k.state(id, user("anna"), "m.room.history_visibility", "", map[string]any{"history_visibility": visibility}))
 				early, err := k.say(id, user("anna"), "canary before")
