@@ -39,6 +39,17 @@ subject_or_server if {
 }
 
 # METADATA
+# description: The target is a person, or a whole server of which it is asked what its users may know.
+default target_or_server := false
+
+target_or_server if target == true
+
+target_or_server if {
+	input.target.kind == "server"
+	input.target.tenant != ""
+}
+
+# METADATA
 # description: Somebody who may ask for a new account, a stranger included.
 default registrant := false
 

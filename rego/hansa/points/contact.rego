@@ -2,6 +2,7 @@
 # title: Contact
 # description: |
 #   May the subject reach the target? Asked once per pair of audience classes and kept in the contact matrix, so it reads what makes a class and nothing else.
+#   A server that asks for its users is judged like one of them without pools.
 package hansa.points.contact
 
 import data.hansa.agreements
@@ -17,8 +18,8 @@ decision := {"allow": true, "reasons": set(), "obligations": {}} if {
 } else := verdict.denied(_checks)
 
 _checks := {
-	"subjects.subject": subjects.subject,
-	"subjects.target": subjects.target,
+	"subjects.subject": subjects.subject_or_server,
+	"subjects.target": subjects.target_or_server,
 	"whitelist.subject": whitelist.subject,
 	"whitelist.target": whitelist.target,
 	"domains.subject": domains.subject,

@@ -35,3 +35,11 @@ test_ghost_for_people_outside_its_pools if {
 	answer.allow == false
 	"bridge_closed" in fixtures.codes(answer)
 }
+
+test_server_like_one_of_its_users if {
+	asked := {"subject": fixtures.remote_server, "agreements": {"incoming": fixtures.one_sided}}
+	_changed(asked).allow == true
+	_changed(object.union(asked, {"target": fixtures.rita})).allow == false
+	_changed({"subject": fixtures.remote_server}).allow == false
+	_changed({"target": fixtures.remote_server, "agreements": {"outgoing": fixtures.one_sided}}).allow == true
+}

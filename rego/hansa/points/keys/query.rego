@@ -15,7 +15,7 @@ decision := {"allow": true, "reasons": set(), "obligations": {}} if {
 } else := verdict.denied(_checks)
 
 _checks := {
-	"subjects.subject": subjects.subject,
+	"subjects.subject": subjects.subject_or_server,
 	"subjects.target": subjects.target,
 	"whitelist.subject": whitelist.subject,
 	"whitelist.target": whitelist.target,

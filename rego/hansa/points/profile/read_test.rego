@@ -17,3 +17,11 @@ test_profiles_that_is_not_agreed if {
 	answer.allow == false
 	"feature_not_agreed" in fixtures.codes(answer)
 }
+
+test_server_that_asks_for_its_users if {
+	asked := {"subject": fixtures.remote_server, "agreements": {"incoming": fixtures.one_sided}}
+	_changed(asked).allow == true
+	without := _changed(object.union(asked, {"agreements": {"incoming": object.union(fixtures.one_sided, {"scope": {"features": ["calls"]}})}}))
+	without.allow == false
+	"feature_not_agreed" in fixtures.codes(without)
+}
