@@ -22,6 +22,7 @@ import (
 	"hansa/federation/keyring"
 	"hansa/federation/outbox"
 	"hansa/federation/resolve"
+	"hansa/homeserver/ephemeral"
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/outbound"
@@ -82,15 +83,25 @@ func (s *Server) buildOutbound(ctx context.Context, d Deps) (err error) {
 }
 
 // buildFederation makes the server-server API; all services stand.
-func (s *Server) buildFederation(d Deps) {
-	s.Outbox = outbox.New(outbox.Deps{DB: s.DB, Stream: s.Stream, Rooms: s.Rooms, Client: s.Client, Door: s.Door, Log: d.Log, Now: d.Now, Registerer: s.Metrics})
+func (s *Server) buildFederation(d Deps, receipts *ephemeral.Receipts) {
+	s.Outbox = outbox.New(outbox.Deps{DB: s.DB, Stream: s.Stream, Rooms: s.Rooms, Client: s.Client, Door: s.Door, May: s.Presence.MayServer,
+		Log: d.Log, Now: d.Now, Registerer: s.Metrics})
 	edus := map[string]fedserver.EDUHandler{
 		federation.EDUToDevice:   s.Keys.ReceiveToDevice,
 		federation.EDUDeviceList: s.Keys.ReceiveDeviceList,
 		federation.EDUSigningKey: s.Keys.ReceiveSigningKey,
+		federation.EDUTyping:     s.Presence.ReceiveTyping,
+		federation.EDUPresence:   s.Presence.ReceivePresence,
+		federation.EDUReceipt:    receipts.Receive,
 	}
-	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Devices: s.Keys, Members: s.Members, Heard: s.Outbox.Hear,
+	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Members: s.Members,
+		Devices: s.Keys, Directory: s.Directory, Profiles: s.Accounts, Heard: s.Outbox.Hear,
 		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
+}
+
+// sendEphemeral tells other servers of typing and presence.
+func (s *Server) sendEphemeral(as matrix.ServerName, id matrix.RoomID, user matrix.UserID, edu federation.EDU) {
+	s.Outbox.Ephemeral(as, outbox.About{Room: id, User: user}, edu)
 }
 
 // federationServices are what runs beside the requests.

@@ -140,24 +140,25 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	if s.nodes, err = newNodes(s); err != nil {
 		return err
 	}
-	if err := s.buildAccounts(d); err != nil {
+	if err := s.buildOutbound(ctx, d); err != nil {
 		return err
 	}
-	if err := s.buildOutbound(ctx, d); err != nil {
+	if err := s.buildAccounts(d); err != nil {
 		return err
 	}
 	s.Rooms = room.New(room.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Parties: s.Accounts, Keys: s.signing, Keyring: s.Ring, Remote: s.Client,
 		Log: d.Log, Now: d.Now})
 	s.Keys = e2ee.New(e2ee.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Stream: s.Stream, Remote: s.Client,
 		Queue: queueEDU, Log: d.Log, Now: d.Now})
-	s.Presence = ephemeral.New(ephemeral.Deps{Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Relay: s.Stream, Node: s.Stream.Node(), Now: d.Now})
+	s.Presence = ephemeral.New(ephemeral.Deps{Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Relay: s.Stream, Node: s.Stream.Node(),
+		Send: s.sendEphemeral, Now: d.Now})
 	s.Push = push.New(s.DB)
 	s.Members = membership.New(membership.Deps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Log: d.Log, Now: d.Now,
 		Remote: s.Client, Gate: s.Door, PeerError: peerError, Limits: s.Config.Limits.Enabled})
 	s.Sync = clientsync.New(clientsync.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Keys: s.Keys,
 		Ephemeral: s.Presence, Push: s.Push, Forget: s.Accounts.Invalidate, Log: d.Log, Now: d.Now})
 	s.Directory = directory.New(directory.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, PartyOf: s.Accounts.PartyOf,
-		Tenants: names, Log: d.Log, Now: d.Now})
+		Remote: s.Client, Reach: s.Door.Outbound, Tenants: names, Log: d.Log, Now: d.Now})
 	receipts := ephemeral.NewReceipts(ephemeral.ReceiptDeps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Presence: s.Presence,
 		Visible: s.Sync.Visible, Now: d.Now})
 	s.Media, err = media.New(media.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Tenants: names, Path: s.Config.Media.Path,
@@ -171,7 +172,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	}
 	s.API = clientapi.New(clientapi.Deps{Proxies: proxies, DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
 		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Several: s.nodes.several, Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
-	s.buildFederation(d)
+	s.buildFederation(d, receipts)
 	s.buildAdmin(d)
 	return nil
 }
@@ -211,7 +212,7 @@ func (s *Server) buildAccounts(d Deps) (err error) {
 		}
 		tenants[t.Name] = at
 	}
-	s.Accounts, err = account.New(account.Deps{DB: s.DB, Policy: s.Policy, Log: d.Log, Now: d.Now, Rand: rand.Reader, Hash: d.Hashing, Registerer: s.Metrics,
+	s.Accounts, err = account.New(account.Deps{DB: s.DB, Policy: s.Policy, Remote: s.Client, Log: d.Log, Now: d.Now, Rand: rand.Reader, Hash: d.Hashing, Registerer: s.Metrics,
 		Limits: account.Limits{Enabled: s.Config.Limits.Enabled},
 		Tenant: func(name matrix.ServerName) (account.Tenant, bool) { t, ok := tenants[name]; return t, ok },
 		IsKeyID: func(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (bool, error) {
