@@ -220,17 +220,21 @@ func suffixSQL(column, param string) string {
 	return `substr(` + column + `, length(` + column + `) - length(CAST(` + param + ` AS TEXT)) + 1) = CAST(` + param + ` AS TEXT)`
 }
 
-// LoadJoinedServers returns which servers have joined users in a room now.
-func (tx *Tx) LoadJoinedServers(room matrix.RoomID) (map[matrix.ServerName]bool, error) {
-	out := map[matrix.ServerName]bool{}
+// LoadJoinedServers returns which servers have joined users in a room now, and the position of the oldest of those memberships.
+func (tx *Tx) LoadJoinedServers(room matrix.RoomID) (map[matrix.ServerName]int64, error) {
+	out := map[matrix.ServerName]int64{}
 	err := tx.query(func(r *sql.Rows) error {
 		var user string
-		if err := r.Scan(&user); err != nil {
+		var pos int64
+		if err := r.Scan(&user, &pos); err != nil {
 			return err
 		}
-		out[matrix.UserID(goText(user)).Server()] = true
+		server := matrix.UserID(goText(user)).Server()
+		if first, ok := out[server]; !ok || pos < first {
+			out[server] = pos
+		}
 		return nil
-	}, `SELECT m.user_id FROM memberships m JOIN rooms r ON r.room_num = m.room_num WHERE r.room_id = $1 AND m.membership = 'join'`, string(room))
+	}, `SELECT m.user_id, m.pos FROM memberships m JOIN rooms r ON r.room_num = m.room_num WHERE r.room_id = $1 AND m.membership = 'join'`, string(room))
 	return out, err
 }
 

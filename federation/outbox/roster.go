@@ -67,7 +67,7 @@ func (r *roster) keep(id matrix.RoomID, c *crowd) {
 // warm looks up the rooms that a range of the log is about.
 func (r *roster) warm(ctx context.Context, entries []storage.Entry) error {
 	var cold []matrix.RoomID
-	at := map[matrix.RoomID]int64{}
+	seen := map[matrix.RoomID]bool{}
 	for i := range entries {
 		id := entries[i].RoomID
 		if k := entries[i].Kind; k == storage.KindNotice && entries[i].Name == storage.NoticeState {
@@ -79,19 +79,19 @@ func (r *roster) warm(ctx context.Context, entries []storage.Entry) error {
 			delete(r.old, id)
 			r.keep(id, c)
 		}
-		if _, seen := at[id]; !seen && r.young[id] == nil {
-			cold, at[id] = append(cold, id), entries[i].Pos
+		if !seen[id] && r.young[id] == nil {
+			cold, seen[id] = append(cold, id), true
 		}
 	}
 	for list := range slices.Chunk(cold, 200) {
-		if err := r.load(ctx, list, at); err != nil {
+		if err := r.load(ctx, list); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *roster) load(ctx context.Context, ids []matrix.RoomID, at map[matrix.RoomID]int64) error {
+func (r *roster) load(ctx context.Context, ids []matrix.RoomID) error {
 	var fresh []storage.RoomServer
 	found := map[matrix.RoomID]*crowd{}
 	err := r.o.DB.View(ctx, func(tx *storage.Tx) error {
@@ -109,9 +109,9 @@ func (r *roster) load(ctx context.Context, ids []matrix.RoomID, at map[matrix.Ro
 				if err != nil {
 					return err
 				}
-				for server := range joined {
+				for server, since := range joined {
 					if !r.o.Rooms.IsLocal(server) {
-						fresh = append(fresh, storage.RoomServer{RoomID: id, Server: server, Since: at[id]})
+						fresh = append(fresh, storage.RoomServer{RoomID: id, Server: server, Since: since})
 						c.servers = append(c.servers, fresh[len(fresh)-1])
 					}
 				}
@@ -245,20 +245,20 @@ func (r *roster) retract(ctx context.Context, c *crowd, e *storage.Event, server
 // recount looks at the members of a room again, whose state changed by more than an event.
 func (r *roster) recount(ctx context.Context, id matrix.RoomID, pos int64) error {
 	c := r.crowd(id)
-	var joined map[matrix.ServerName]bool
+	var joined map[matrix.ServerName]int64
 	err := r.o.DB.Read(ctx, func(tx *storage.Tx) (err error) { joined, err = tx.LoadJoinedServers(id); return err })
 	if err != nil {
 		return err
 	}
 	present := c.at(pos)
 	var changed []storage.RoomServer
-	for server := range joined {
+	for server, since := range joined {
 		if !r.o.Rooms.IsLocal(server) && !slices.Contains(present, server) {
-			changed = append(changed, storage.RoomServer{RoomID: id, Server: server, Since: pos})
+			changed = append(changed, storage.RoomServer{RoomID: id, Server: server, Since: max(pos, since)})
 		}
 	}
 	for _, s := range c.servers {
-		if slices.Contains(present, s.Server) && !joined[s.Server] {
+		if _, stays := joined[s.Server]; !stays && slices.Contains(present, s.Server) {
 			s.Until = pos
 			changed = append(changed, s)
 		}
