@@ -107,13 +107,21 @@ encryption if {
 default room_encryption := false
 
 room_encryption if {
+	not data.config[input.tenant.name].content.encryption
+	not data.config.operator.content.encryption
+}
+
+room_encryption if {
 	_creation_follows(_encryption(_tenant))
 	_creation_follows(_encryption(_operator))
 }
 
 # METADATA
 # description: Obligations for a new room, its encryption where that is required or forbidden.
-room_obligations := {"encryption": rule |
+room_obligations := {} if {
+	not data.config[input.tenant.name].content.encryption
+	not data.config.operator.content.encryption
+} else := {"encryption": rule |
 	some scope in [_tenant, _operator]
 	rule := _encryption(scope)
 	rule in {"required", "forbidden"}

@@ -54,23 +54,28 @@ contact(pool) := linked if {
 
 default _meet(_, _) := false
 
-_meet(left, right) if count(restricted(left) & restricted(right)) > 0
+_meet(left, right) if {
+	some pool in left
+	pool in right
+	contact(pool) != "open"
+}
 
 _meet(left, right) if {
+	is_array(left)
+	is_array(right)
+	{kind | some pool in left; kind := contact(pool)} & {"closed"} == set()
+	{kind | some pool in right; kind := contact(pool)} & {"closed"} == set()
 	_accepts(left, right)
 	_accepts(right, left)
 }
 
 default _accepts(_, _) := false
 
-_accepts(pools, _) if {
-	is_array(pools)
-	count(restricted(pools)) == 0
-}
+_accepts(pools, _) if count(restricted(pools)) == 0
 
 _accepts(pools, others) if {
-	own := restricted(pools)
-	every pool in own { contact(pool) != "closed" }
-	some pool in own
-	sets.intersect(contact(pool), others)
+	some pool in pools
+	linked := contact(pool)
+	is_array(linked)
+	sets.intersect(linked, others)
 }

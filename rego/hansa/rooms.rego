@@ -13,11 +13,23 @@ _tenant := object.get(settings.tenant, "rooms", {})
 
 _operator := object.get(settings.operator, "rooms", {})
 
+# Nobody has set anything, the common case.
+default _unset := false
+
+_unset if {
+	not data.config[input.tenant.name].rooms
+	not data.config.operator.rooms
+}
+
 default create := false
+
+create if _unset
 
 create if _may("create")
 
 default invite := false
+
+invite if _unset
 
 invite if _may("invite")
 
@@ -32,6 +44,8 @@ alias if _may("alias")
 # METADATA
 # description: The room is not made public, or the person may do that.
 default public := false
+
+public if _unset
 
 public if {
 	_join_rule != "public"
@@ -49,6 +63,8 @@ public if _may("public")
 # description: The way of joining that is asked for is permitted.
 default join_rule := false
 
+join_rule if _unset
+
 join_rule if _join_rule == ""
 
 join_rule if {
@@ -60,6 +76,11 @@ join_rule if {
 default history := false
 
 history if _history == ""
+
+history if {
+	_unset
+	_history in {"invited", "joined", "shared"}
+}
 
 history if {
 	object.get(_tenant, "history_visibility", "unset") == "unset"
@@ -76,6 +97,8 @@ history if {
 # description: The version of the room is permitted.
 default version := false
 
+version if _unset
+
 version if _version == ""
 
 version if {
@@ -86,6 +109,8 @@ version if {
 # description: The type of the room is permitted. Ordinary rooms have none.
 default type := false
 
+type if _unset
+
 type if object.get(input.room, "type", "") == ""
 
 type if {
@@ -95,6 +120,8 @@ type if {
 # METADATA
 # description: There is room for one more member.
 default size := false
+
+size if _unset
 
 size if {
 	not data.config[input.tenant.name].rooms.max_members
@@ -140,13 +167,11 @@ removal if {
 
 # METADATA
 # description: Obligations for a new room.
-obligations := {"federate": false | not_federating}
-
-default not_federating := false
-
-not_federating if _federates == false
+obligations := {} if _federates else := {"federate": false}
 
 default _federates := false
+
+_federates if _unset
 
 _federates if {
 	not data.config[input.tenant.name].rooms.federate

@@ -3,6 +3,7 @@
 # description: The newcomer may be with everybody in the room, and every server in it is permitted.
 package hansa.points.room.join
 
+import data.hansa.agreements
 import data.hansa.bridges
 import data.hansa.contact
 import data.hansa.domains
@@ -19,6 +20,7 @@ _checks := {
 	"subjects.subject": subjects.subject,
 	"whitelist.subject": whitelist.subject,
 	"bridges.permitted": bridges.permitted,
+	"agreements.messages": agreements.subject_grants("messages"),
 	"contact.room": contact.room,
 	"domains.room": domains.room,
 	"rooms.federation": rooms.federation,

@@ -4,6 +4,7 @@
 #   Judged as joining is: a knock shows the newcomer to everybody in the room.
 package hansa.points.room.knock
 
+import data.hansa.agreements
 import data.hansa.bridges
 import data.hansa.contact
 import data.hansa.domains
@@ -20,6 +21,7 @@ _checks := {
 	"subjects.subject": subjects.subject,
 	"whitelist.subject": whitelist.subject,
 	"bridges.permitted": bridges.permitted,
+	"agreements.messages": agreements.subject_grants("messages"),
 	"contact.room": contact.room,
 	"domains.room": domains.room,
 	"rooms.federation": rooms.federation,
