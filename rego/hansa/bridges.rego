@@ -33,6 +33,11 @@ permitted if {
 default contact := false
 
 contact if {
+	input.subject.kind in {"user", "bot", "server", "operator", "anonymous"}
+	input.target.kind in {"user", "bot", "server", "operator", "anonymous"}
+}
+
+contact if {
 	_outside(input.subject)
 	_outside(input.target)
 }

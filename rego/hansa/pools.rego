@@ -9,7 +9,6 @@
 package hansa.pools
 
 import data.hansa.lib.sets
-import data.hansa.lib.settings
 import data.hansa.subjects
 
 # METADATA
@@ -27,9 +26,7 @@ pair if {
 	input.target.pools == []
 }
 
-pair if input.subject.kind in {"ghost", "bridge"}
-
-pair if input.target.kind in {"ghost", "bridge"}
+pair if {"ghost", "bridge"} & {input.subject.kind, input.target.kind} != set()
 
 pair if {
 	subjects.same_tenant
@@ -45,10 +42,10 @@ restricted(pools) := {pool | some pool in pools; contact(pool) != "open"}
 # description: '"open", "closed", or the names of the linked pools. Unknown pools are closed.'
 default contact(_) := "closed"
 
-contact(pool) := "open" if settings.tenant[pool].contact == "open"
+contact(pool) := "open" if data.config[input.tenant.name][pool].contact == "open"
 
 contact(pool) := linked if {
-	linked := settings.tenant[pool].contact["with"]
+	linked := data.config[input.tenant.name][pool].contact["with"]
 	is_array(linked)
 }
 

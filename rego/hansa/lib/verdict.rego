@@ -9,8 +9,9 @@ import data.hansa.messages
 
 # METADATA
 # description: A denial with a reason for each check, of an object of check name and outcome, that is not exactly true.
-denied(checks) := {"allow": false, "reasons": {_reason(name) | some name, outcome in checks; outcome != true}, "obligations": {}}
-
-_reason(name) := {"code": text.code, "message": text.message, "rule": concat("", ["hansa.", name])} if {
+denied(checks) := {"allow": false, "obligations": {}, "reasons": {reason |
+	some name, outcome in checks
+	outcome != true
 	text := object.get(messages.catalogue, name, messages.unknown)
-}
+	reason := {"code": text.code, "message": text.message, "rule": concat("", ["hansa.", name])}
+}}
