@@ -40,6 +40,8 @@ import (
 type Gate interface {
 	// Outbound returns nil, or a *matrix.Error.
 	Outbound(ctx context.Context, as, to matrix.ServerName) error
+	// OutboundLeave is Outbound for requests that only take people out of rooms, which are let through for longer.
+	OutboundLeave(ctx context.Context, as, to matrix.ServerName) error
 }
 
 // Servers sends requests to servers. It is declared here so that tests can answer; *resolve.Resolver is one.
@@ -132,6 +134,7 @@ type call struct {
 	timeout time.Duration
 	repeat  bool // may be sent twice
 	always  bool // tried although the server was unreachable a moment ago
+	leave   bool // only takes people out of rooms
 }
 
 // path joins the parts of a request target below /_matrix/federation, each escaped.
@@ -163,7 +166,11 @@ func (c *Client) request(ctx context.Context, k call) (outbound.Request, error) 
 	if _, err := matrix.ParseServerName(string(k.to)); err != nil {
 		return outbound.Request{}, matrix.InvalidParam("%.100q is not the name of a server.", string(k.to))
 	}
-	if err := c.Gate.Outbound(ctx, k.as, k.to); err != nil {
+	ask := c.Gate.Outbound
+	if k.leave {
+		ask = c.Gate.OutboundLeave
+	}
+	if err := ask(ctx, k.as, k.to); err != nil {
 		return outbound.Request{}, err
 	}
 	if !k.always && c.circuit.open(k.to, c.Now()) {

@@ -45,6 +45,10 @@ func (g *gate) Outbound(context.Context, matrix.ServerName, matrix.ServerName) e
 	return g.denied
 }
 
+func (g *gate) OutboundLeave(ctx context.Context, as, to matrix.ServerName) error {
+	return g.Outbound(ctx, as, to)
+}
+
 // world is a client and one server, far.example, that checks the signature of every request.
 type world struct {
 	*Client

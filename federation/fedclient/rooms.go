@@ -18,8 +18,17 @@ import (
 //
 // spec: server-server-api#put_matrixfederationv1sendtxnid
 func (c *Client) Send(ctx context.Context, as, to matrix.ServerName, txnID string, t federation.Transaction) (map[matrix.EventID]string, error) {
+	return c.send(ctx, as, to, txnID, t, false)
+}
+
+// SendParting is Send for a transaction that only says who was taken out of rooms.
+func (c *Client) SendParting(ctx context.Context, as, to matrix.ServerName, txnID string, t federation.Transaction) (map[matrix.EventID]string, error) {
+	return c.send(ctx, as, to, txnID, t, true)
+}
+
+func (c *Client) send(ctx context.Context, as, to matrix.ServerName, txnID string, t federation.Transaction, leave bool) (map[matrix.EventID]string, error) {
 	var in federation.TransactionAnswer
-	b, err := c.do(ctx, call{name: "send", as: as, to: to, method: http.MethodPut, path: path("v1", "send", txnID), body: t, max: maxSmall, timeout: maxTxnTime, always: true})
+	b, err := c.do(ctx, call{name: "send", as: as, to: to, method: http.MethodPut, path: path("v1", "send", txnID), body: t, max: maxSmall, timeout: maxTxnTime, always: true, leave: leave})
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +50,8 @@ func (c *Client) template(ctx context.Context, as, to matrix.ServerName, verb st
 		q = url.Values{"ver": versions}
 	}
 	t := &federation.Template{}
-	err := c.get(ctx, call{name: verb, as: as, to: to, method: http.MethodGet, path: query(path("v1", verb, string(room), string(user)), q), max: maxSmall, timeout: usualTimeout}, t)
+	err := c.get(ctx, call{name: verb, as: as, to: to, method: http.MethodGet, path: query(path("v1", verb, string(room), string(user)), q), max: maxSmall, timeout: usualTimeout,
+		leave: verb == "make_leave"}, t)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +136,7 @@ func values(list [][]byte) []jsontext.Value {
 // spec: server-server-api#put_matrixfederationv2send_leaveroomideventid
 func (c *Client) SendLeave(ctx context.Context, as, to matrix.ServerName, room matrix.RoomID, event []byte, id matrix.EventID) error {
 	_, err := c.do(ctx, call{name: "send_leave", as: as, to: to, method: http.MethodPut, path: path("v2", "send_leave", string(room), string(id)),
-		body: jsontext.Value(event), max: maxSmall, timeout: usualTimeout})
+		body: jsontext.Value(event), max: maxSmall, timeout: usualTimeout, leave: true})
 	return err
 }
 

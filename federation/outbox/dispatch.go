@@ -78,6 +78,9 @@ func (s *session) targets(ctx context.Context, list []target, e *storage.Entry, 
 			return list, nil
 		}
 		for _, to := range s.roster.crowd(e.RoomID).at(e.Pos) {
+			if !s.o.may(ctx, to, e.Receipt.UserID, federation.EDUReceipt) {
+				continue
+			}
 			list = append(list, target{to: pair{as, to}, item: item{pos: e.Pos, at: now, receipt: e.Receipt}})
 		}
 	case storage.KindNotice:
@@ -92,6 +95,11 @@ func (s *session) targets(ctx context.Context, list []target, e *storage.Entry, 
 		}
 	}
 	return list, nil
+}
+
+// may tells whether a server may be told of a user.
+func (o *Outbox) may(ctx context.Context, to matrix.ServerName, user matrix.UserID, typ string) bool {
+	return o.May == nil || o.May(ctx, to, user, typ)
 }
 
 // let asks the door, and keeps what may be sent.
@@ -246,7 +254,7 @@ func (s *session) concerned(ctx context.Context, about About) (out []matrix.Serv
 
 // whisper lets an ephemeral EDU wait for the next transaction to a server, unless that does not answer at present.
 func (s *session) whisper(ctx context.Context, p pair, e ephemeral) {
-	if s.admission(ctx, p) != open {
+	if s.admission(ctx, p) != open || !s.o.may(ctx, p.to, e.about.User, e.edu.Type) {
 		return
 	}
 	s.mu.Lock()

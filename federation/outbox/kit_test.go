@@ -238,6 +238,18 @@ func (p *peers) Send(ctx context.Context, _, to matrix.ServerName, id string, t 
 	return nil, err
 }
 
+// SendParting implements Sender.
+func (p *peers) SendParting(ctx context.Context, as, to matrix.ServerName, id string, t federation.Transaction) (map[matrix.EventID]string, error) {
+	for _, n := range names(t) {
+		if !strings.HasPrefix(n, "leave") && !strings.HasPrefix(n, "ban") {
+			p.mu.Lock()
+			p.wrong = append(p.wrong, n+" in the wind-down")
+			p.mu.Unlock()
+		}
+	}
+	return p.Send(ctx, as, to, id, t)
+}
+
 // names are the bodies of the messages in a transaction, and what else there is.
 func names(t federation.Transaction) []string {
 	var out []string

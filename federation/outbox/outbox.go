@@ -45,6 +45,8 @@ type Sender interface {
 	// Send sends a transaction. The answer has what the server says against single events. A server that answers with an error is a
 	// *fedclient.Error.
 	Send(ctx context.Context, as, to matrix.ServerName, txnID string, t federation.Transaction) (map[matrix.EventID]string, error)
+	// SendParting is Send for a transaction that only says who was taken out of rooms.
+	SendParting(ctx context.Context, as, to matrix.ServerName, txnID string, t federation.Transaction) (map[matrix.EventID]string, error)
 }
 
 // Door tells whether tenants have to do with servers.

@@ -250,7 +250,7 @@ func TestEphemeral(t *testing.T) {
 		typing := federation.EDU{Type: federation.EDUTyping, Content: []byte(`{"typing":true}`)}
 		w.out.Ephemeral(acme, About{Room: r.room.ID, User: anna}, typing)
 		w.until("typing", func() bool { return len(w.peers.edus(far, federation.EDUTyping)) == 1 })
-		w.out.Ephemeral(acme, About{User: anna}, federation.EDU{Type: federation.EDUPresence, Content: []byte(`{"push":[]}`)})
+		w.out.Ephemeral(acme, About{User: anna}, federation.EDU{Type: federation.EDUPresence, Content: []byte(`{"push":[{"user_id":"@anna:acme.example"}]}`)})
 		w.until("presence", func() bool {
 			return len(w.peers.edus(far, federation.EDUPresence)) == 1 && len(w.peers.edus("third.example", federation.EDUPresence)) == 1
 		})

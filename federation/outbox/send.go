@@ -1,12 +1,15 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/federation"
@@ -77,7 +80,11 @@ func (s *session) deliver(ctx context.Context, d *destination) (*transaction, er
 	if len(t.parts) == 0 {
 		id = fmt.Sprintf("e%d-%d", s.o.Now().UnixMilli(), s.o.metrics.serial.Add(1))
 	}
-	bad, err := s.o.Client.Send(ctx, d.as, d.to, id, body)
+	send := s.o.Client.Send
+	if t.parting {
+		send = s.o.Client.SendParting
+	}
+	bad, err := send(ctx, d.as, d.to, id, body)
 	if err != nil {
 		return t, err
 	}
@@ -95,11 +102,8 @@ func (s *session) begin(ctx context.Context, d *destination, t *transaction) err
 		s.mu.Unlock()
 		return errForgotten
 	}
-	room := federation.MaxEDUs - maxQueuedEDUs - maxReceiptEDUs
 	if !t.parting {
-		n := min(room, len(d.ephemeral))
-		t.rest = d.ephemeral[:n:n]
-		d.ephemeral, d.keys = d.ephemeral[n:], d.keys[n:]
+		s.company(d, t)
 	}
 	d.sending = t
 	if len(t.parts) == 0 {
@@ -127,6 +131,41 @@ func (s *session) begin(ctx context.Context, d *destination, t *transaction) err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// company adds ephemeral EDUs to a transaction, as many as there is room for; what is said of presence takes the room of one. The caller
+// holds mu.
+func (s *session) company(d *destination, t *transaction) {
+	var push [][]byte
+	room, i := federation.MaxEDUs-maxQueuedEDUs-maxReceiptEDUs-1, 0
+	for ; i < len(d.ephemeral) && room > 0; i++ {
+		if e := d.ephemeral[i]; e.Type != federation.EDUPresence {
+			t.rest = append(t.rest, e)
+			room--
+		} else if p, ok := pushed(e.Content); ok {
+			push = append(push, p)
+		}
+	}
+	d.ephemeral, d.keys = d.ephemeral[i:], d.keys[i:]
+	if len(push) > 0 {
+		content := slices.Concat([]byte(`{"push":[`), bytes.Join(push, []byte(",")), []byte(`]}`))
+		t.rest = append(t.rest, federation.EDU{Type: federation.EDUPresence, Content: content})
+	}
+}
+
+// pushed are the items of an EDU of presence, without brackets; ok is false where there are none.
+func pushed(content jsontext.Value) (items []byte, ok bool) {
+	var p struct {
+		Push []jsontext.Value `json:"push"`
+	}
+	if json.Unmarshal(content, &p) != nil || len(p.Push) == 0 {
+		return nil, false
+	}
+	list := make([][]byte, len(p.Push))
+	for i, v := range p.Push {
+		list[i] = v
+	}
+	return bytes.Join(list, []byte(",")), true
 }
 
 // done takes note that a server has a transaction. The caller holds mu.
