@@ -41,12 +41,24 @@ func (s *Service) Open(ctx context.Context, by Caller, at Address) (*File, error
 	if err != nil {
 		return nil, err
 	}
-	return s.open(ctx, m)
+	f, err := s.open(ctx, m)
+	if err != nil && !s.hosted(m.Tenant) { // the copy is gone: fetch another
+		if m, err = s.find(ctx, by, at, false); err != nil {
+			return nil, err
+		}
+		f, err = s.open(ctx, m)
+	}
+	return f, err
 }
 
 func (s *Service) open(ctx context.Context, m *storage.Media) (*File, error) {
 	f, err := s.store.open(ctx, m.Tenant, m.File, m.Size, m.SHA256)
 	if errors.Is(err, errDamaged) {
+		if !s.hosted(m.Tenant) {
+			if derr := s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.DropRemoteMedia(m.Tenant, []string{m.ID}) }); derr != nil {
+				return nil, derr
+			}
+		}
 		return nil, s.damaged(m.Tenant, err)
 	}
 	if err != nil {
@@ -112,18 +124,18 @@ func (s *Service) wait(ctx context.Context, done <-chan struct{}, d time.Duratio
 	return nil
 }
 
-// permitted returns media if policy lets the caller have it. Policy is asked about other servers' media in any case, so that
-// it can record who asks; media of servers that are not hosted here is then not found.
+// permitted returns media if policy lets the caller have it.
 func (s *Service) permitted(ctx context.Context, by Caller, server matrix.ServerName, id string, thumbnail bool) (m *storage.Media, err error) {
+	if !s.hosted(server) {
+		return s.permittedFar(ctx, by, server, id, thumbnail)
+	}
 	found := false
-	if s.hosted(server) {
-		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-			m, found, err = tx.FindMedia(server, id)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		m, found, err = tx.FindMedia(server, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	if !found && server == by.Tenant { // there is nobody to ask about; the answer names a decision like any other
 		d := s.Policy.Decide(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.Contact, Time: s.Now(), Subject: by.Subject, Target: by.Subject})
@@ -131,7 +143,10 @@ func (s *Service) permitted(ctx context.Context, by Caller, server matrix.Server
 	}
 	in := &policy.Input{Schema: policy.InputSchema, Point: policy.MediaDownload, Time: s.Now(), Tenant: policy.Tenant{Name: string(by.Tenant)},
 		Subject: by.Subject, Request: by.Request, Media: &policy.Media{Server: string(server), Thumbnail: thumbnail}}
-	if server != by.Tenant {
+	switch {
+	case by.Server != "":
+		in.Server = &policy.Server{Name: string(by.Server)}
+	case server != by.Tenant:
 		in.Server = &policy.Server{Name: string(server)}
 	}
 	if found {

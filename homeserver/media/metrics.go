@@ -9,6 +9,7 @@ type metrics struct {
 	thumbnails *prometheus.CounterVec // by result
 	damaged    prometheus.Counter
 	orphans    prometheus.Counter
+	fetches    *prometheus.CounterVec // by result
 }
 
 // newMetrics makes the metrics and registers them, if there is where.
@@ -22,9 +23,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		damaged: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_media_damaged_total",
 			Help: "Files that were missing or did not have the content they were stored with."}),
 		orphans: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_media_orphans_total", Help: "Files that were removed because nothing refers to them."}),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hansa_media_fetches_total",
+			Help: "Downloads of media of other servers, by result: stored or failed."}, []string{"result"}),
 	}
 	if r != nil {
-		r.MustRegister(m.uploads, m.bytes, m.thumbnails, m.damaged, m.orphans)
+		r.MustRegister(m.uploads, m.bytes, m.thumbnails, m.damaged, m.orphans, m.fetches)
 	}
 	return m
 }

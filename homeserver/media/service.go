@@ -46,8 +46,11 @@ type Deps struct {
 	Tenants []matrix.ServerName
 	// Path is the folder for content; it is made when it is missing.
 	Path string
-	// MaxUpload is the largest upload in bytes.
+	// MaxUpload is the largest upload in bytes, and the largest file that is fetched from another server.
 	MaxUpload int64
+	// Fetch downloads media of other servers; nil: none is to be had. MaxRemote is how many bytes of it are kept; 0 means 2 GiB.
+	Fetch     Fetch
+	MaxRemote int64
 	Log       *logrus.Entry
 	Now       func() time.Time
 	// Registerer takes the metrics; nil keeps them to ourselves.
@@ -63,6 +66,7 @@ type Service struct {
 	flights singleflight.Group
 	memory  *semaphore.Weighted // MiB that decoding may take
 	metrics *metrics
+	far     *far
 	stop    chan struct{}
 	stopped sync.Once
 }
@@ -75,12 +79,18 @@ func New(d Deps) (*Service, error) {
 	if d.Log == nil {
 		d.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
+	if d.MaxRemote == 0 {
+		d.MaxRemote = 2 << 30
+	}
 	st, err := newStore(d.Path, d.Now)
 	if err != nil {
 		return nil, fmt.Errorf("media folder: %w", err)
 	}
+	for _, t := range d.Tenants {
+		st.hosted[t] = true
+	}
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "media"), store: st, waiters: waiters{m: map[string]*waiter{}},
-		memory: semaphore.NewWeighted(memoryBudget), metrics: newMetrics(d.Registerer), stop: make(chan struct{})}, nil
+		memory: semaphore.NewWeighted(memoryBudget), metrics: newMetrics(d.Registerer), far: newFar(d.Now), stop: make(chan struct{})}, nil
 }
 
 // Stop ends the requests that wait for an upload.
@@ -93,6 +103,8 @@ func (s *Service) MaxBytes() int64 { return s.MaxUpload }
 type Caller struct {
 	UserID matrix.UserID
 	Tenant matrix.ServerName
+	// Server is another server that asks the tenant; empty for a user.
+	Server matrix.ServerName
 	// Subject is the user with the device and network of the request.
 	Subject *policy.Party
 	Request *policy.Request
@@ -112,14 +124,7 @@ func newID() string {
 
 func uri(tenant matrix.ServerName, id string) string { return "mxc://" + string(tenant) + "/" + id }
 
-func (s *Service) hosted(name matrix.ServerName) bool {
-	for _, t := range s.Tenants {
-		if t == name {
-			return true
-		}
-	}
-	return false
-}
+func (s *Service) hosted(name matrix.ServerName) bool { return s.store.hosted[name] }
 
 // notFound is the one answer to media that is absent, refused, remote or misnamed.
 const noMedia = "There is no such media, or it is not for you."

@@ -28,27 +28,54 @@ const (
 	youngFile = 24 * time.Hour
 )
 
-// store is the folder with the files: `tmp` for what is on its way, and per tenant folders named by the first two letters.
+// store is the folder with the files: `tmp` for what is on its way, and per tenant folders named by the first two letters. Copies of
+// media of other servers are in such folders below `remote`.
 type store struct {
-	root string
-	now  func() time.Time
+	root   string
+	now    func() time.Time
+	hosted map[matrix.ServerName]bool
 
 	mu      sync.Mutex
 	trusted map[string]time.Time // guarded by mu: when a file was compared with its hash
 }
 
 func newStore(root string, now func() time.Time) (*store, error) {
-	st := &store{root: root, now: now, trusted: map[string]time.Time{}}
+	st := &store{root: root, now: now, hosted: map[matrix.ServerName]bool{}, trusted: map[string]time.Time{}}
 	return st, makeDir(filepath.Join(root, "tmp"))
 }
 
 // tenantDir is the folder of a tenant. Server names hold letters, digits, dots, dashes, colons and brackets.
 func (st *store) tenantDir(tenant matrix.ServerName) string {
+	if !st.hosted[tenant] {
+		return filepath.Join(st.root, remoteDir, folderName().Replace(string(tenant)))
+	}
 	name := strings.NewReplacer(":", "_", "[", "_", "]", "_").Replace(string(tenant))
-	if strings.HasPrefix(name, ".") || name == "tmp" {
+	if strings.HasPrefix(name, ".") || name == "tmp" || name == remoteDir {
 		name = "_" + name
 	}
 	return filepath.Join(st.root, name)
+}
+
+// remoteDir is the folder of the folders of other servers, whose names can be read back.
+const remoteDir = "remote"
+
+func folderName() *strings.Replacer { return strings.NewReplacer(":", "_", "[", "(", "]", ")") }
+
+func serverName() *strings.Replacer { return strings.NewReplacer("_", ":", "(", "[", ")", "]") }
+
+// servers are the other servers that have a folder.
+func (st *store) servers() ([]matrix.ServerName, error) {
+	dirs, err := os.ReadDir(filepath.Join(st.root, remoteDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var out []matrix.ServerName
+	for _, d := range dirs {
+		if name, perr := matrix.ParseServerName(serverName().Replace(d.Name())); perr == nil && d.IsDir() && !st.hosted[name] {
+			out = append(out, name)
+		}
+	}
+	return out, err
 }
 
 func (st *store) path(tenant matrix.ServerName, file string) string {

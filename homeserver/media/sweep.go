@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,12 +106,16 @@ func (s *Service) sweep(ctx context.Context) error {
 		}
 		s.metrics.orphans.Inc()
 	}
-	for _, tenant := range s.Tenants {
+	others, err := s.store.servers()
+	if err != nil {
+		return err
+	}
+	for _, tenant := range slices.Concat(s.Tenants, others) {
 		if err := s.sweepTenant(ctx, tenant, now); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.trim(ctx)
 }
 
 // sweepTenant removes the old files of a tenant that no row names. Where no row at all names a file, the database is probably
