@@ -23,6 +23,7 @@ import (
 	"hansa/federation/outbox"
 	"hansa/federation/resolve"
 	"hansa/homeserver/ephemeral"
+	"hansa/homeserver/media"
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/outbound"
@@ -95,7 +96,7 @@ func (s *Server) buildFederation(d Deps, receipts *ephemeral.Receipts) {
 		federation.EDUReceipt:    receipts.Receive,
 	}
 	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, EDUs: edus, Members: s.Members,
-		Devices: s.Keys, Directory: s.Directory, Profiles: s.Accounts, Heard: s.Outbox.Hear,
+		Devices: s.Keys, Directory: s.Directory, Profiles: s.Accounts, Media: s.Media, Heard: s.Outbox.Hear,
 		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
 }
 
@@ -120,6 +121,15 @@ func peerError(err error) (status int, code, message string, ok bool) {
 		return 0, "", "", false
 	}
 	return e.Status, e.Code, e.Message, true
+}
+
+// fetchMedia downloads media of another server.
+func (s *Server) fetchMedia(ctx context.Context, as, to matrix.ServerName, id string, maxBytes int64) (*media.RemoteFile, error) {
+	f, err := s.Client.Media(ctx, as, to, id, maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &media.RemoteFile{Type: f.ContentType, Disposition: f.Disposition, Body: f.Body}, nil
 }
 
 // queueEDU hands an EDU to the outbox.

@@ -162,7 +162,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	receipts := ephemeral.NewReceipts(ephemeral.ReceiptDeps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Presence: s.Presence,
 		Visible: s.Sync.Visible, Now: d.Now})
 	s.Media, err = media.New(media.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Tenants: names, Path: s.Config.Media.Path,
-		MaxUpload: int64(s.Config.Media.MaxUpload), Log: d.Log, Now: d.Now, Registerer: s.Metrics})
+		MaxUpload: int64(s.Config.Media.MaxUpload), Fetch: s.fetchMedia, Log: d.Log, Now: d.Now, Registerer: s.Metrics})
 	if err != nil {
 		return err
 	}
