@@ -40,7 +40,7 @@ func TestF129_DeadAndSlowServersDelayNobody(t *testing.T) {
 			})
 		}
 		w.start(func(c *tuning) {
-			c.fast, c.slow, c.overflow, c.slowAfter, c.timeout = 10, 5, 20, 20*time.Millisecond, time.Hour
+			c.fast, c.slow, c.dead, c.overflow, c.slowAfter, c.timeout = 10, 5, 5, 20, 100*time.Millisecond, time.Hour
 		})
 		before := runtime.NumGoroutine()
 		var want []string

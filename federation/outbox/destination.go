@@ -52,10 +52,14 @@ const (
 	sending
 )
 
-// Pools of places: for servers that answer well, and for those that do not.
+// Pools of places: for servers that answer well, for those that take their time, and for those that failed. late is for transactions that
+// began among the fast ones and take long: nothing begins there.
 const (
 	fast = iota
 	slow
+	dead
+	late
+	pools
 )
 
 // destination is one server that a tenant sends to. session.mu guards it.
@@ -79,7 +83,8 @@ type destination struct {
 	keys      []About // what the ephemeral EDUs are about
 
 	state     state
-	pool      int
+	pool      int  // where the next transaction finds a place
+	charged   int  // where the one under way has its place
 	lazy      bool // waits for company only
 	heard     bool // was tried again early in this pause
 	forgotten bool
@@ -213,7 +218,7 @@ func (s *session) start(ctx context.Context) time.Duration {
 		s.due.remove(d)
 		s.enqueue(d)
 	}
-	for pool, most := range []int{s.o.tune.fast, s.o.tune.slow} {
+	for pool, most := range []int{s.o.tune.fast, s.o.tune.slow, s.o.tune.dead} {
 		for len(s.ready[pool]) > 0 && s.running[pool] < most {
 			d := s.ready[pool][0]
 			s.ready[pool][0] = nil
@@ -222,7 +227,7 @@ func (s *session) start(ctx context.Context) time.Duration {
 				continue
 			}
 			s.running[pool]++
-			d.state = sending
+			d.state, d.charged = sending, pool
 			dctx, cancel := context.WithCancel(ctx)
 			d.cancel = cancel
 			s.work.Go(func() { s.attempt(dctx, d); cancel() })
@@ -238,17 +243,17 @@ func (s *session) start(ctx context.Context) time.Duration {
 func (s *session) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ready[fast], s.ready[slow] = nil, nil
+	s.ready = [pools][]*destination{}
 }
 
-// slowDown moves a transaction that takes long from the places of the fast to those of the slow.
+// slowDown moves a transaction that takes long away from the places of the fast.
 func (s *session) slowDown(d *destination, t *transaction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d.sending == t && d.pool == fast && s.running[slow] < s.o.tune.overflow {
-		d.pool = slow
+	if d.sending == t && d.charged == fast && s.running[late] < s.o.tune.overflow {
 		s.running[fast]--
-		s.running[slow]++
+		s.running[late]++
+		d.charged = late
 		s.poll()
 	}
 }

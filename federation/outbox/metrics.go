@@ -40,7 +40,7 @@ func newMetrics() *metrics {
 		destinations: desc("destinations_count", "Servers, by state: idle, live, waiting after a failure, behind.", "state"),
 		lagPositions: desc("lag_positions", "The largest distance to the newest position of the log, by state.", "state"),
 		lagSeconds:   desc("lag_seconds", "The longest time that something waits, by state.", "state"),
-		inFlight:     desc("sending_count", "Transactions under way, by pool: fast, slow.", "pool"),
+		inFlight:     desc("sending_count", "Transactions under way, by the pool of the server: fast, slow, dead, late.", "pool"),
 	}
 }
 
@@ -79,7 +79,7 @@ type lag struct {
 // Collect implements prometheus.Collector.
 func (q queues) Collect(ch chan<- prometheus.Metric) {
 	states := map[string]*lag{"idle": {}, "live": {}, "waiting": {}, "behind": {}}
-	pools := map[string]int{"fast": 0, "slow": 0}
+	var running [pools]int
 	if s := q.o.current(); s != nil {
 		s.mu.Lock()
 		now := q.o.Now()
@@ -94,7 +94,7 @@ func (q queues) Collect(ch chan<- prometheus.Metric) {
 				l.positions, l.wait = max(l.positions, s.pos-from), max(l.wait, now.Sub(d.since))
 			}
 		}
-		pools["fast"], pools["slow"] = s.running[fast], s.running[slow]
+		running = s.running
 		s.mu.Unlock()
 	}
 	gauge := func(d *prometheus.Desc, value float64, label string) {
@@ -105,8 +105,8 @@ func (q queues) Collect(ch chan<- prometheus.Metric) {
 		gauge(q.o.metrics.lagPositions, float64(l.positions), name)
 		gauge(q.o.metrics.lagSeconds, l.wait.Seconds(), name)
 	}
-	for name, n := range pools {
-		gauge(q.o.metrics.inFlight, float64(n), name)
+	for pool, name := range []string{fast: "fast", slow: "slow", dead: "dead", late: "late"} {
+		gauge(q.o.metrics.inFlight, float64(running[pool]), name)
 	}
 }
 

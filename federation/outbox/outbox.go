@@ -96,14 +96,14 @@ type tuning struct {
 	pauseFirst, pauseLast time.Duration
 	// queue is how many items of a server are remembered.
 	queue int
-	// fast and slow are how many transactions are under way at a time, to servers that answer well and to those that do not.
-	// overflow is how many more of the slow ones there may be that began as fast ones.
-	fast, slow, overflow int
+	// fast, slow and dead are how many transactions are under way at a time, to servers that answer well, late, and not. overflow is how many
+	// more of them there may be that began as fast ones.
+	fast, slow, dead, overflow int
 	// slowAfter is how long a server may take that answers well, timeout how long any.
 	slowAfter, timeout time.Duration
 	// lazy is how long receipts wait for company.
 	lazy time.Duration
-	// behindAfter is how long a failing server holds the cursor back.
+	// behindAfter is how long a server that does not take what waits for it holds the cursor back.
 	behindAfter time.Duration
 	// refusals is how often the same refusal has to come before the item that causes it is searched for.
 	refusals int
@@ -114,7 +114,7 @@ type tuning struct {
 }
 
 func standard() tuning {
-	return tuning{pauseFirst: time.Second, pauseLast: time.Hour, queue: 200, fast: 256, slow: 64, overflow: 1024, slowAfter: 2 * time.Second,
+	return tuning{pauseFirst: time.Second, pauseLast: time.Hour, queue: 200, fast: 256, slow: 64, dead: 64, overflow: 1024, slowAfter: 2 * time.Second,
 		timeout: time.Minute, lazy: 300 * time.Millisecond, behindAfter: 5 * time.Second, refusals: 3, scan: 2000, look: 250 * time.Millisecond,
 		save: 500 * time.Millisecond}
 }

@@ -26,7 +26,7 @@ func (s *session) attempt(ctx context.Context, d *destination) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running[d.pool]--
+	s.running[d.charged]--
 	s.poll()
 	switch {
 	case d.forgotten:
@@ -246,7 +246,7 @@ func (s *session) failed(d *destination, t *transaction, err error) {
 	if wait > s.o.tune.behindAfter || now.UnixMilli()-d.row.FailedTS > s.o.tune.behindAfter.Milliseconds() {
 		d.row.Behind = true // the cursor does not wait; if this node stops, the rest is looked up
 	}
-	d.pool, d.sending, d.cancel, d.ephemeral, d.keys = slow, nil, nil, nil, nil
+	d.pool, d.sending, d.cancel, d.ephemeral, d.keys = dead, nil, nil, nil, nil
 	s.mark(d)
 	s.later(d, wait, false)
 	s.o.metrics.transactions.WithLabelValues("failed").Inc()

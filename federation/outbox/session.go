@@ -27,8 +27,8 @@ type session struct {
 	dests   map[pair]*destination
 	tenants map[matrix.ServerName]struct{} // those who send
 	refused map[pair]time.Time             // when the door last said no
-	ready   [2][]*destination
-	running [2]int
+	ready   [pools][]*destination
+	running [pools]int
 	due     dueHeap
 	dirty   []*destination
 	gone    []storage.Destination
@@ -87,7 +87,7 @@ func (s *session) load(ctx context.Context) error {
 	for _, row := range rows {
 		d := &destination{pair: pair{row.Tenant, row.Name}, row: row, stored: row, behind: row.Behind, place: -1}
 		if d.row.Failures > 0 {
-			d.pool = slow
+			d.pool = dead
 		}
 		s.dests[d.pair], s.tenants[d.as] = d, struct{}{}
 		if row.Sending == 0 && !row.Behind {

@@ -35,6 +35,9 @@ func (s *session) collect(cursor bool) *batch {
 	defer s.mu.Unlock()
 	b := &batch{gone: s.gone}
 	s.gone = nil
+	if cursor {
+		s.giveUp()
+	}
 	n := min(len(s.dirty), maxStored)
 	for _, d := range s.dirty[:n] {
 		d.dirty = false
@@ -54,6 +57,17 @@ func (s *session) collect(cursor bool) *batch {
 		b.cursor = s.floor()
 	}
 	return b
+}
+
+// giveUp stores of servers that take nothing that they miss something, so that the cursor can go on. The caller holds mu.
+func (s *session) giveUp() {
+	now := s.o.Now()
+	for _, d := range s.dests {
+		if len(d.queue) > 0 && !d.row.Behind && now.Sub(d.since) > s.o.tune.behindAfter {
+			d.row.Behind = true
+			s.mark(d)
+		}
+	}
 }
 
 // floor is the position up to which everything is sent, or stored as missing. The caller holds mu.
