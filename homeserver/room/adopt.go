@@ -212,7 +212,7 @@ func (a *adoption) one(e *event.Event) (*storage.Event, bool) {
 // check tells whether the state is one that a room can have. State is never unset, so whatever the auth chain speaks of must
 // have an entry: a state without it is a part of the truth at best.
 func (a *adoption) check() error {
-	if c := a.state[event.StateKey{Type: auth.TypeCreate}]; c == nil || c.Event != a.create {
+	if c := a.state[event.StateKey{Type: auth.TypeCreate}]; c == nil || c.ID != a.create.ID {
 		return unfit("its state has no create event.")
 	}
 	members, missing := 0, 0
@@ -313,7 +313,7 @@ func (a *adoption) enter() error {
 	}
 	l.mu.Lock()
 	gone, local, room, head, last := l.gone, l.hasLocal(s), l.room, l.room.Head, l.last
-	same := l.rules.Create().ID == a.create.ID && l.version == a.version
+	same := l.rules.Create().ID == a.create.ID && l.version.ID == a.version.ID
 	l.mu.Unlock()
 	if gone || last.wait() != nil {
 		leave()

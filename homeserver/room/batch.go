@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/sirupsen/logrus"
+
 	"hansa/matrix"
 	"hansa/matrix/auth"
 	"hansa/matrix/event"
@@ -141,6 +143,9 @@ func (b *batch) one(a *arrival) {
 		return
 	}
 	a.r.Flags, a.r.Reason = j.flags, j.reason
+	if j.flags.Hidden() && j.flags != storage.Outlier {
+		b.s.log.WithFields(logrus.Fields{"room_id": b.l.id, "event_id": a.e.ID}).Debugf("an event was taken in with the mark %b: %s", j.flags, j.reason)
+	}
 }
 
 // commit hands what was judged over to the disk; the returned function waits for it. It is nil where there is nothing to store. The caller

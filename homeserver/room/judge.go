@@ -31,7 +31,7 @@ type judgement struct {
 	nodes   []statemap.Node
 	flags   storage.Flags
 	reason  string
-	denied  error
+	unread  error // of a look-up of state that could not return it
 	why     policy.Decision
 }
 
@@ -43,8 +43,11 @@ func (j *judgement) refusal() error {
 	return matrix.Errorf(http.StatusForbidden, matrix.CodeForbidden, "%s", j.reason)
 }
 
-// reject notes a verdict of the authorisation rules. Other errors are returned.
+// reject notes a verdict of the authorisation rules. Other errors are returned: what could not be read is no verdict.
 func (j *judgement) reject(flag storage.Flags, err error) error {
+	if j.unread != nil {
+		return unavailable(j.unread)
+	}
 	var d *auth.Denied
 	if !errors.As(err, &d) {
 		return err
@@ -87,6 +90,7 @@ func (j *judgement) judge() error {
 	if err := j.stateBefore(); err != nil {
 		return err
 	}
+	j.keepNodes(j.nodes)
 	now := j.before == j.l.room.Head.StateRoot
 	verdict := error(nil)
 	if current || now || !j.a.backfilled {
@@ -211,7 +215,7 @@ func (j *judgement) state(find func(event.StateKey) (*event.Event, error)) auth.
 		}
 		e, err := find(event.StateKey{Type: typ, Key: key})
 		if err != nil {
-			j.s.log.WithError(err).WithField("room_id", j.l.id).Error("state could not be read while an event was judged")
+			j.unread = fmt.Errorf("state of %s: %w", j.l.id, err)
 		}
 		return e
 	}
@@ -280,7 +284,6 @@ func (j *judgement) givenState() (err error) {
 }
 
 func (j *judgement) stateAfter() error {
-	j.keepNodes(j.nodes)
 	j.after = j.before
 	if j.e.StateKey == nil || j.flags&storage.Rejected != 0 {
 		return nil

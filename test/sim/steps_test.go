@@ -1,0 +1,204 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"hansa/homeserver/room"
+	"hansa/matrix"
+)
+
+// template is what a server answers to make_join.
+type template struct {
+	Type       string           `json:"type"`
+	StateKey   string           `json:"state_key"`
+	Sender     string           `json:"sender"`
+	Content    jsontext.Value   `json:"content"`
+	Depth      int64            `json:"depth"`
+	PrevEvents []jsontext.Value `json:"prev_events"`
+	AuthEvents []jsontext.Value `json:"auth_events"`
+}
+
+func prototype(t testing.TB, raw []byte) template {
+	t.Helper()
+	var p template
+	must(t, json.Unmarshal(raw, &p))
+	return p
+}
+
+// references reads IDs, or pairs of an ID and hashes.
+func references(t testing.TB, list []jsontext.Value) []matrix.EventID {
+	t.Helper()
+	var out []matrix.EventID
+	for _, v := range list {
+		if v.Kind() == '[' {
+			var pair []jsontext.Value
+			must(t, json.Unmarshal(v, &pair))
+			v = pair[0]
+		}
+		var id matrix.EventID
+		must(t, json.Unmarshal(v, &id))
+		out = append(out, id)
+	}
+	return out
+}
+
+// step does one thing, drawn by lot.
+func (w *world) step(n int) {
+	w.now = w.now.Add(time.Duration(w.r.IntN(200)) * time.Millisecond)
+	s := w.server()
+	me, other := s.user(w.r.IntN(users)), w.anybody()
+	switch k := w.r.IntN(100); {
+	case k < 38:
+		w.mailStep()
+	case k < 56:
+		w.send(s, room.Draft{Sender: me, Type: "m.room.message", Content: room.Object(map[string]any{"msgtype": "m.text", "body": fmt.Sprint(n)})})
+	case k < 64:
+		typ := []string{"m.room.topic", "m.room.name", "org.example.setting"}[w.r.IntN(3)]
+		w.send(s, room.Draft{Sender: me, Type: typ, StateKey: ptr(""), Content: room.Object(map[string]any{"value": n})})
+	case k < 76:
+		if !w.join(s, me, w.server()) {
+			w.join(s, me, w.servers[0])
+		}
+	case k < 79:
+		if w.in(s) {
+			w.member(s, me, me, "leave")
+		}
+	case k < 82:
+		w.member(s, s.user(w.r.IntN(2)), other, "leave")
+	case k < 85:
+		w.member(s, s.user(w.r.IntN(2)), other, "ban")
+	case k < 88:
+		w.member(s, me, other, "invite")
+	case k < 91:
+		w.levels(s, s.user(w.r.IntN(2)), other)
+	case k < 93:
+		rule := []string{"public", "invite"}[w.r.IntN(2)]
+		w.send(s, room.Draft{Sender: s.user(w.r.IntN(2)), Type: "m.room.join_rules", StateKey: ptr(""), Content: room.Object(map[string]any{"join_rule": rule})})
+	case k < 95:
+		w.partition(s)
+	case k < 97:
+		w.heal()
+	case k < 99:
+		w.note("%s restarts", s.name)
+		s.restart()
+	default:
+		w.note("%s forgets", s.name)
+		s.forget()
+	}
+}
+
+// mailStep delivers, loses or doubles a piece of mail, any of those that wait.
+func (w *world) mailStep() {
+	if len(w.mail) == 0 {
+		return
+	}
+	i := w.r.IntN(len(w.mail))
+	switch w.r.IntN(12) {
+	case 0:
+		w.note("the mail of %s to %s with %v is lost", w.mail[i].from, w.mail[i].to, w.mail[i].ids)
+		w.mail = append(w.mail[:i], w.mail[i+1:]...)
+	case 1:
+		again := *w.mail[i]
+		if w.deliver(i) {
+			w.mail = append(w.mail, &again)
+		}
+	default:
+		w.deliver(i)
+	}
+}
+
+func (w *world) partition(s *server) {
+	for _, o := range w.servers {
+		if o != s && w.r.IntN(2) == 0 {
+			w.cut[[2]matrix.ServerName{s.name, o.name}], w.cut[[2]matrix.ServerName{o.name, s.name}] = true, true
+			w.note("cut between %s and %s", s.name, o.name)
+		}
+	}
+}
+
+func (w *world) heal() {
+	if len(w.cut) > 0 {
+		clear(w.cut)
+		w.note("the network is whole again")
+	}
+}
+
+// levels changes the power of somebody.
+func (w *world) levels(s *server, sender, other matrix.UserID) {
+	var content jsontext.Value
+	err := s.rooms.Look(context.Background(), w.room, func(v room.View) {
+		if e := v.State("m.room.power_levels", ""); e != nil {
+			content = e.Content
+		}
+	})
+	if err != nil || content == nil {
+		return
+	}
+	var levels map[string]any
+	must(w.t, json.Unmarshal(content, &levels))
+	people, ok := levels["users"].(map[string]any)
+	if !ok {
+		people = map[string]any{}
+	}
+	if w.r.IntN(4) == 0 {
+		levels["events_default"] = w.r.IntN(2) * 10
+	} else {
+		people[string(other)] = []int{0, 50, 100}[w.r.IntN(3)]
+	}
+	for k, v := range people { // numbers of the decoder are floats
+		if f, ok := v.(float64); ok {
+			people[k] = int64(f)
+		}
+	}
+	for k, v := range levels {
+		if f, ok := v.(float64); ok {
+			levels[k] = int64(f)
+		}
+	}
+	levels["users"] = people
+	w.send(s, room.Draft{Sender: sender, Type: "m.room.power_levels", StateKey: ptr(""), Content: room.Object(levels)})
+}
+
+// settle makes the network whole, delivers all mail, and lets every server speak until all have one view.
+func (w *world) settle() {
+	w.heal()
+	w.flush()
+	for round := range 4 {
+		for _, s := range w.servers {
+			if !w.in(s) {
+				continue
+			}
+			w.now = w.now.Add(time.Second)
+			for i := range users {
+				if w.send(s, room.Draft{Sender: s.user(i), Type: "m.room.message", Content: room.Object(map[string]any{"msgtype": "m.text", "body": fmt.Sprint("last words ", round)})}) {
+					break
+				}
+			}
+			w.flush()
+		}
+	}
+	for _, s := range w.servers {
+		for range 50 {
+			if !w.in(s) {
+				break
+			}
+			more, err := s.rooms.Backfill(context.Background(), w.room, 100)
+			must(w.t, err)
+			if !more {
+				break
+			}
+		}
+	}
+}
+
+func (w *world) flush() {
+	for len(w.mail) > 0 {
+		w.deliver(0)
+	}
+}

@@ -1,0 +1,275 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"hansa/homeserver/room"
+	"hansa/matrix"
+	"hansa/matrix/auth"
+	"hansa/matrix/event"
+	"hansa/matrix/signing"
+	"hansa/storage"
+)
+
+// world is one simulation.
+type world struct {
+	t       testing.TB
+	fleet   *fleet
+	dir     string
+	version string
+	seed    uint64
+	r       *rand.Rand
+	now     time.Time
+	servers []*server
+	byName  map[matrix.ServerName]*server
+	cut     map[[2]matrix.ServerName]bool
+	mail    []*transaction
+	room    matrix.RoomID
+	steps   []string
+	loud    bool
+}
+
+// transaction is PDUs on their way.
+type transaction struct {
+	from, to matrix.ServerName
+	pdus     [][]byte
+	ids      []matrix.EventID
+}
+
+const users = 3 // of each server
+
+func newWorld(t testing.TB, f *fleet, dir, version string, seed uint64, loud bool) *world {
+	t.Helper()
+	w := &world{t: t, fleet: f, dir: dir, version: version, seed: seed, r: rand.New(rand.NewPCG(seed, 1)), now: time.UnixMilli(1_700_000_000_000),
+		byName: map[matrix.ServerName]*server{}, cut: map[[2]matrix.ServerName]bool{}, loud: loud}
+	for i := range 3 + w.r.IntN(maxServers-2) {
+		s := w.newServer(f.names[i])
+		w.servers = append(w.servers, s)
+		w.byName[s.name] = s
+	}
+	return w
+}
+
+func (w *world) close() {
+	for _, s := range w.servers {
+		must(w.t, s.db.Close())
+	}
+}
+
+func (w *world) clock() time.Time { return w.now }
+
+// rng is randomness for a server that depends on the seed alone.
+func (w *world) rng() io.Reader {
+	var seed [32]byte
+	copy(seed[:], fmt.Sprint(w.seed, " ", w.r.Uint64()))
+	return rand.NewChaCha8(seed)
+}
+
+// PublicKey implements room.Keyring for all servers.
+func (w *world) PublicKey(_ context.Context, name matrix.ServerName, _ signing.KeyID, _ int64) (signing.PublicKey, error) {
+	return w.fleet.keys[name].Public(), nil
+}
+
+func (w *world) note(format string, args ...any) {
+	w.steps = append(w.steps, fmt.Sprintf(format, args...))
+	if w.loud {
+		w.t.Log(w.steps[len(w.steps)-1])
+	}
+}
+
+func (w *world) server() *server { return w.servers[w.r.IntN(len(w.servers))] }
+
+func (w *world) anybody() matrix.UserID { return w.server().user(w.r.IntN(users)) }
+
+func ptr(s string) *string { return &s }
+
+// create makes the room.
+func (w *world) create() {
+	s := w.servers[0]
+	v, _ := matrix.FindRoomVersion(w.version)
+	creator := s.user(0)
+	content := map[string]any{"room_version": w.version}
+	if v.CreatorField {
+		content["creator"] = string(creator)
+	}
+	levels := map[string]any{"users": map[string]any{string(creator): 100}, "invite": 0, "state_default": 50}
+	if v.PrivilegedCreators {
+		levels["users"] = map[string]any{}
+	}
+	for _, o := range w.servers[1:] { // somebody with power everywhere
+		levels["users"].(map[string]any)[string(o.user(0))] = 100
+		levels["users"].(map[string]any)[string(o.user(1))] = 50
+	}
+	draft := func(typ, key string, content map[string]any, decided bool) room.NewDraft {
+		return room.NewDraft{Draft: room.Draft{Type: typ, StateKey: ptr(key), Content: room.Object(content)}, Decided: decided}
+	}
+	var err error
+	w.room, err = s.rooms.Create(context.Background(), room.NewRoom{Version: v, Creator: creator, Drafts: []room.NewDraft{
+		draft("m.room.create", "", content, true),
+		draft("m.room.member", string(creator), map[string]any{"membership": "join"}, true),
+		draft("m.room.power_levels", "", levels, true),
+		draft("m.room.join_rules", "", map[string]any{"join_rule": "public"}, false),
+		draft("m.room.history_visibility", "", map[string]any{"history_visibility": "shared"}, false),
+	}})
+	must(w.t, err)
+	w.skip(s)
+	for _, o := range w.servers[1:] {
+		w.join(o, o.user(0), s)
+	}
+}
+
+// send lets a user write an event, if that is allowed.
+func (w *world) send(s *server, d room.Draft) bool {
+	d.RoomID = w.room
+	sent, err := s.rooms.Send(context.Background(), d)
+	if err != nil {
+		w.note("%s may not send %s: %v", d.Sender, d.Type, err)
+		return false
+	}
+	key := ""
+	if d.StateKey != nil {
+		key = " [" + *d.StateKey + "]"
+	}
+	w.note("%s sends %s%s %s as %s", d.Sender, d.Type, key, d.Content, sent.EventID)
+	w.post(s)
+	return true
+}
+
+func (w *world) member(s *server, sender, target matrix.UserID, membership string) bool {
+	return w.send(s, room.Draft{Sender: sender, Type: "m.room.member", StateKey: ptr(string(target)), Content: room.Object(map[string]any{"membership": membership})})
+}
+
+// in tells whether somebody of a server is joined, by its own account.
+func (w *world) in(s *server) bool {
+	yes, err := s.rooms.InRoom(context.Background(), w.room, s.name)
+	must(w.t, err)
+	return yes
+}
+
+// join joins a user, by way of another server where nobody of the user's own is in the room.
+func (w *world) join(s *server, user matrix.UserID, via *server) bool {
+	ctx := context.Background()
+	if w.in(s) {
+		return w.member(s, user, user, "join")
+	}
+	if w.cut[[2]matrix.ServerName{s.name, via.name}] || via == s {
+		return false
+	}
+	version, template, err := via.rooms.Prototype(ctx, room.Draft{RoomID: w.room, Sender: user, Type: "m.room.member", StateKey: ptr(string(user)),
+		Content: room.Object(map[string]any{"membership": "join"})})
+	if err != nil {
+		w.note("%s may not join by %s: %v", user, via.name, err)
+		return false
+	}
+	join := w.fill(s, version, template)
+	if _, err := via.rooms.Accept(ctx, s.name, w.room, event.Federation(join)); err != nil {
+		w.note("%s is not let in by %s: %v", user, via.name, err)
+		return false
+	}
+	state, chain, err := via.rooms.StateFor(ctx, via.name, s.name, w.room, join.ID)
+	must(w.t, err)
+	if err := s.rooms.Adopt(ctx, room.Adoption{RoomID: w.room, Version: version, As: s.name, Via: via.name, Event: event.Federation(join), State: state, Auth: chain}); err != nil {
+		w.t.Fatalf("%s: %s enters by %s: %v", w, user, via.name, err)
+	}
+	w.note("%s joins by %s as %s", user, via.name, join.ID)
+	w.skip(s)
+	w.post(via)
+	return true
+}
+
+// skip leaves out what a server has written without anybody having to send it on.
+func (w *world) skip(s *server) {
+	must(w.t, s.db.Read(context.Background(), func(tx *storage.Tx) (err error) { s.sent, err = tx.Position(); return err }))
+}
+
+// fill makes a signed event of a template.
+func (w *world) fill(s *server, version string, template []byte) *event.Event {
+	v, _ := matrix.FindRoomVersion(version)
+	p := prototype(w.t, template)
+	d := event.Draft{RoomID: w.room, Type: p.Type, StateKey: &p.StateKey, Sender: matrix.UserID(p.Sender), Content: p.Content, Depth: p.Depth,
+		OriginServerTS: w.now.UnixMilli()}
+	d.PrevEvents, d.AuthEvents = references(w.t, p.PrevEvents), references(w.t, p.AuthEvents)
+	if !v.EventIDHash {
+		d.EventID = matrix.EventID(fmt.Sprintf("$join%d:%s", w.r.Uint64(), s.name))
+	}
+	e, err := event.Build(v, d)
+	must(w.t, err)
+	return signing.SignEvent(e, s.name, w.fleet.keys[s.name])
+}
+
+// post puts what a server has written since the last time into the mail, for every other server that is in the room by its account.
+func (w *world) post(s *server) {
+	ctx := context.Background()
+	var events []*storage.Event
+	must(w.t, s.db.Read(ctx, func(tx *storage.Tx) error {
+		upto, err := tx.Position()
+		if err != nil {
+			return err
+		}
+		entries, err := tx.ReadLog(s.sent, upto)
+		for _, e := range entries {
+			if e.Kind == storage.KindEvent && (e.Event.Sender.Server() == s.name || e.Event.Flags&storage.Relayed != 0) {
+				events = append(events, e.Event)
+			}
+		}
+		s.sent = upto
+		return err
+	}))
+	if len(events) == 0 {
+		return
+	}
+	events, err := s.rooms.Sign(ctx, events)
+	must(w.t, err)
+	for _, o := range w.servers {
+		if o == s {
+			continue
+		}
+		t := &transaction{from: s.name, to: o.name}
+		for _, e := range events {
+			if w.concerns(s, o, e) {
+				t.pdus, t.ids = append(t.pdus, event.Federation(e.Event)), append(t.ids, e.ID)
+			}
+		}
+		if len(t.pdus) > 0 {
+			w.mail = append(w.mail, t)
+		}
+	}
+}
+
+// concerns tells whether a server has to be told of an event: it is in the room, or was until then.
+func (w *world) concerns(s, o *server, e *storage.Event) bool {
+	if e.Sender.Server() == o.name {
+		return false
+	}
+	yes, err := s.rooms.InRoom(context.Background(), w.room, o.name)
+	must(w.t, err)
+	return yes || e.StateKey != nil && e.Type == auth.TypeMember && matrix.UserID(*e.StateKey).Server() == o.name
+}
+
+// deliver brings one piece of mail, unless the network is cut between the two.
+func (w *world) deliver(i int) bool {
+	t := w.mail[i]
+	if w.cut[[2]matrix.ServerName{t.from, t.to}] {
+		return false
+	}
+	w.mail = slices.Delete(w.mail, i, i+1)
+	errs := w.byName[t.to].rooms.Ingest(context.Background(), t.to, t.from, w.room, t.pdus)
+	for k, err := range errs {
+		if err != nil {
+			w.note("%s does not take %s of %s: %v", t.to, t.ids[k], t.from, err)
+		} else {
+			w.note("%s takes %s of %s", t.to, t.ids[k], t.from)
+		}
+	}
+	w.post(w.byName[t.to])
+	return true
+}
+
+// String names the simulation.
+func (w *world) String() string { return fmt.Sprintf("version %s, seed %d", w.version, w.seed) }
