@@ -43,6 +43,31 @@ room_in_use if {
 }
 
 # METADATA
+# description: |
+#   The same for people who are in the room already and set the list of servers that may take part in it: that is how
+#   somebody who may not be there is kept out.
+default room_in_order := false
+
+room_in_order if room_in_use == true
+
+room_in_order if _server_acl
+
+# METADATA
+# description: The newcomer of the room may be with everybody in it, or somebody of another domain sets that list.
+default room_or_order := false
+
+room_or_order if room == true
+
+room_or_order if _server_acl
+
+default _server_acl := false
+
+_server_acl if {
+	input.event.type == "m.room.server_acl"
+	input.event.state_key == ""
+}
+
+# METADATA
 # description: For what is sent into a room; where a single recipient is named, that one.
 default recipient := false
 

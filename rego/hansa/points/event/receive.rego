@@ -24,7 +24,7 @@ _checks := {
 	"domains.server": domains.server,
 	"agreements.server": agreements.server,
 	"agreements.messages": agreements.server_grants("messages"),
-	"contact.room": contact.room,
+	"contact.room": contact.room_or_order,
 	"content.type": content.type,
 	"content.msgtype": content.msgtype,
 	"content.mimetype": content.mimetype,

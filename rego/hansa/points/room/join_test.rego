@@ -23,3 +23,17 @@ test_room_of_unknown_servers if {
 	answer.allow == false
 	"domain_refused" in fixtures.codes(answer)
 }
+
+test_newcomer_from_elsewhere_needs_an_agreement_about_messages if {
+	foreign := {"subject": fixtures.rem, "server": {"name": "remote.example", "local": false, "agreement": fixtures.one_sided}}
+	room := {"room": {"servers": ["acme.example", "remote.example"]}}
+	_changed(object.union(foreign, room)).allow == true
+	presence := object.union(foreign, {"server": {"name": "remote.example", "local": false, "agreement": {"state": "active", "mutual": false, "scope": {
+		"direction": "both",
+		"pools": "*",
+		"features": ["presence"],
+	}}}})
+	answer := _changed(object.union(presence, room))
+	answer.allow == false
+	fixtures.codes(answer) == {"feature_not_agreed"}
+}

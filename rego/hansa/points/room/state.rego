@@ -20,7 +20,7 @@ _checks := {
 	"subjects.own_tenant": subjects.own_tenant,
 	"whitelist.subject": whitelist.subject,
 	"bridges.permitted": bridges.permitted,
-	"contact.room": contact.room_in_use,
+	"contact.room": contact.room_in_order,
 	"content.type": content.type,
 	"content.encryption": content.encryption,
 	"rooms.public": rooms.public,

@@ -23,3 +23,8 @@ test_encryption_that_is_none if {
 	answer.allow == false
 	"encryption_rule" in fixtures.codes(answer)
 }
+
+test_the_list_of_servers_in_a_room_with_a_stranger if {
+	_changed({"room": {"contact": {"allow": false}}, "event": {"type": "m.room.server_acl", "state_key": ""}}).allow == true
+	_changed({"room": {"contact": {"allow": false}}, "event": {"type": "m.room.server_acl", "state_key": "x"}}).allow == false
+}
