@@ -120,6 +120,11 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 		return s.fromDatabase(ctx, &q, b, d)
 	}
 	deadline := s.Now().Add(min(q.Timeout, MaxTimeout))
+	if q.Since.Pos > s.Stream.Position() { // the reader comes from another node, which is ahead
+		if _, err := s.Stream.CatchUp(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.hub.reach(ctx, s.Stream.Position()); err != nil {
 		return nil, err
 	}

@@ -153,7 +153,7 @@ func unavailable(err error) bool { return errors.Is(err, storage.ErrUnavailable)
 
 // CatchUp reads what is in the database now and not here yet, without waiting for a hint or the poll, and returns the newest position.
 func (s *Stream) CatchUp(ctx context.Context) (int64, error) {
-	s.metrics.looks.WithLabelValues("refusal").Inc()
+	s.metrics.looks.WithLabelValues("request").Inc()
 	_, err := s.catchUp(ctx)
 	return s.Position(), err
 }

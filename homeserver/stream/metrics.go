@@ -16,7 +16,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, s *Stream) (*metrics, error) {
 	m := &metrics{
 		looks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hansa_stream_looks_total",
-			Help: "Looks into the database for what other nodes have written, by cause: hint (a node said so), poll, gap or refusal (of a request, to make sure)."}, []string{"cause"}),
+			Help: "Looks into the database for what other nodes have written, by cause: hint (a node said so), poll, gap or request (a client has seen more, or is about to be refused)."}, []string{"cause"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hansa_stream_nats_messages_total",
 			Help: "Messages over NATS by direction (in, out) and kind (position, lease, relay)."}, []string{"direction", "kind"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_stream_nats_refused_total",
