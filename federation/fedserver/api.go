@@ -46,6 +46,8 @@ type Deps struct {
 	Keys  Keys
 	// Ingest takes in events of one room and says of each what became of it.
 	Ingest func(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdus [][]byte) []error
+	// Outside takes in an event of a room that this deployment is not in: that an invitation is over.
+	Outside func(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdu []byte) error
 	// Members lets people in and out.
 	Members   Members
 	Devices   Devices

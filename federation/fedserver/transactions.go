@@ -132,7 +132,7 @@ func (t *transaction) room(id matrix.RoomID, pdus [][]byte) {
 	err := t.a.Rooms.Look(t.ctx, id, func(v room.View) { version = v.Version() })
 	if errors.Is(err, room.ErrUnknownRoom) {
 		for _, p := range pdus {
-			t.fail(t.guess(nil, p), "This server is not in the room.")
+			t.finish(t.guess(nil, p), id, t.outside(id, p))
 		}
 		return
 	}
@@ -151,8 +151,19 @@ func (t *transaction) room(id matrix.RoomID, pdus [][]byte) {
 		return
 	}
 	for i, err := range t.a.Ingest(t.ctx, t.as, t.origin, id, pdus) {
+		if me := (*matrix.Error)(nil); errors.As(err, &me) && me.Status == http.StatusNotFound {
+			err = t.outside(id, pdus[i]) // nobody of ours is in the room any more
+		}
 		t.finish(t.guess(version, pdus[i]), id, err)
 	}
+}
+
+// outside takes in an event of a room that nobody here is in.
+func (t *transaction) outside(id matrix.RoomID, pdu []byte) error {
+	if t.a.Outside == nil {
+		return matrix.NotFound("The room is not known here.")
+	}
+	return t.a.Outside(t.ctx, t.as, t.origin, id, pdu)
 }
 
 // finish notes what became of an event. What cannot be answered now must come again.
