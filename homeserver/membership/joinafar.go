@@ -33,16 +33,16 @@ func (s *Service) joinAfar(ctx context.Context, c Caller, id matrix.RoomID, extr
 		return "", err
 	}
 	defer func() { release() }()
-	in, err := s.isIn(ctx, id)
-	if err != nil {
+	door, err := s.door(ctx, id, c.UserID)
+	if err != nil && !errors.Is(err, room.ErrUnknownRoom) {
 		return "", err
 	}
-	if in && local == nil { // somebody of ours was faster
+	if err == nil && door.current && local == nil { // somebody of ours was faster
 		release()
 		release = func() {}
 		return s.join(ctx, c, id, extra, nil)
 	}
-	j := &entry{s: s, c: c, w: wanted{id, c.UserID, c.UserID, auth.Join}, inside: in}
+	j := &entry{s: s, c: c, w: wanted{id, c.UserID, c.UserID, auth.Join}, inside: local != nil}
 	if j.way, err = s.wayTo(ctx, c, id, via); err != nil {
 		return "", err
 	}

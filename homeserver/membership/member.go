@@ -43,7 +43,7 @@ func (s *Service) Join(ctx context.Context, c Caller, id matrix.RoomID, reason s
 
 func (s *Service) join(ctx context.Context, c Caller, id matrix.RoomID, extra content, servers []matrix.ServerName) (matrix.EventID, error) {
 	door, err := s.door(ctx, id, c.UserID)
-	if errors.Is(err, room.ErrUnknownRoom) || err == nil && !door.inside {
+	if errors.Is(err, room.ErrUnknownRoom) || err == nil && !door.current {
 		return s.joinAfar(ctx, c, id, extra, servers, nil)
 	}
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *Service) Knock(ctx context.Context, c Caller, id matrix.RoomID, reason 
 
 func (s *Service) knock(ctx context.Context, c Caller, id matrix.RoomID, extra content, servers []matrix.ServerName) (matrix.EventID, error) {
 	door, err := s.door(ctx, id, c.UserID)
-	if errors.Is(err, room.ErrUnknownRoom) || err == nil && !door.inside {
+	if errors.Is(err, room.ErrUnknownRoom) || err == nil && !door.current {
 		return s.knockAfar(ctx, c, id, extra, servers)
 	}
 	if err != nil {
@@ -123,14 +123,14 @@ func (s *Service) leave(ctx context.Context, c Caller, id matrix.RoomID, extra c
 	if asked != nil {
 		return s.leaveAfar(ctx, c, asked, extra)
 	}
-	membership, inside := "", false
-	err = s.Rooms.Look(ctx, id, func(v room.View) { membership, inside = v.Membership(c.UserID), s.anyInside(v) })
+	membership, current := "", false
+	err = s.Rooms.Look(ctx, id, func(v room.View) { membership, current = v.Membership(c.UserID), s.isTrue(v) })
 	if err != nil {
 		return "", err
 	}
 	switch membership {
 	case auth.Join, auth.Invite, auth.Knock:
-		if !inside {
+		if !current {
 			return s.leaveUnknown(ctx, c, id, extra)
 		}
 		return s.sendMember(ctx, c, id, c.UserID, auth.Leave, extra, false)

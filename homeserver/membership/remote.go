@@ -44,22 +44,33 @@ const (
 // errUnusable is wrapped where another server answers with something that must not be signed or entered.
 var errUnusable = errors.New("membership: unusable answer")
 
-// isIn tells whether a user of ours is in a room, so that what is known of it here is true. A room that is unknown has nobody in it.
+// isIn tells whether a user of ours is in a room. A room that is unknown has nobody in it.
 func (s *Service) isIn(ctx context.Context, id matrix.RoomID) (in bool, err error) {
-	err = s.Rooms.Look(ctx, id, func(v room.View) { in = s.anyInside(v) })
+	err = s.Rooms.Look(ctx, id, func(v room.View) { in, _ = s.inside(v) })
 	if errors.Is(err, room.ErrUnknownRoom) {
 		return false, nil
 	}
 	return in, err
 }
 
-func (s *Service) anyInside(v room.View) bool {
+// isTrue tells whether what is known of a room here is how it is: somebody of ours is in it, or nobody of any server is, so that no other
+// server can have changed it.
+func (s *Service) isTrue(v room.View) bool {
+	ours, theirs := s.inside(v)
+	return ours || !theirs
+}
+
+// inside tells whether users of ours are in a room; theirs is only right where there are none of them.
+func (s *Service) inside(v room.View) (ours, theirs bool) {
 	for u, m := range v.Members() {
-		if m == auth.Join && s.Rooms.IsLocal(u.Server()) {
-			return true
+		if m == auth.Join {
+			if s.Rooms.IsLocal(u.Server()) {
+				return true, theirs
+			}
+			theirs = true
 		}
 	}
-	return false
+	return false, theirs
 }
 
 // way is how a user of ours may reach a room that this deployment is not in, and what is known of it.

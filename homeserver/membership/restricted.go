@@ -12,6 +12,7 @@ import (
 	"hansa/matrix"
 	"hansa/matrix/auth"
 	"hansa/matrix/event"
+	"hansa/storage"
 )
 
 // maxConditions bounds how many rooms of a join rule are looked at.
@@ -28,8 +29,8 @@ type door struct {
 	host        map[matrix.ServerName]matrix.UserID
 	tenant      matrix.ServerName
 	predecessor matrix.RoomID
-	// inside tells whether somebody of ours is in the room, so that what is known of it here is true.
-	inside    bool
+	// current tells whether what is known of the room here is how it is; else only another server can help.
+	current   bool
 	federates bool
 	// prefer is the tenant whose member is to let others in, if it can.
 	prefer matrix.ServerName
@@ -37,10 +38,12 @@ type door struct {
 
 func (s *Service) door(ctx context.Context, id matrix.RoomID, user matrix.UserID) (*door, error) {
 	d := &door{}
+	ours := false
 	err := s.Rooms.Look(ctx, id, func(v room.View) {
 		r := v.Rules()
 		d.version, d.membership, d.rule, d.tenant = v.Version(), v.Membership(user), r.JoinRule(), r.Create().Sender.Server()
-		d.predecessor, d.inside, d.federates = predecessorOf(r.Create()), s.anyInside(v), r.Federates()
+		ours, _ = s.inside(v)
+		d.predecessor, d.current, d.federates = predecessorOf(r.Create()), s.isTrue(v), r.Federates()
 		if !d.restricted() {
 			return
 		}
@@ -56,6 +59,11 @@ func (s *Service) door(ctx context.Context, id matrix.RoomID, user matrix.UserID
 			}
 		}
 	})
+	if err == nil && d.current && !ours { // it was empty; whoever has invited the user since knows better
+		var asked *storage.RemoteMember
+		asked, err = s.askedAfar(ctx, id, user)
+		d.current = asked == nil
+	}
 	return d, err
 }
 
@@ -98,10 +106,10 @@ func (s *Service) letIn(ctx context.Context, d *door, user matrix.UserID) (via m
 	}
 	known := false
 	for _, id := range d.allow {
-		membership, inside := "", false
-		err := s.Rooms.Look(ctx, id, func(v room.View) { membership, inside = v.Membership(user), s.anyInside(v) })
+		membership, current := "", false
+		err := s.Rooms.Look(ctx, id, func(v room.View) { membership, current = v.Membership(user), s.isTrue(v) })
 		switch {
-		case errors.Is(err, room.ErrUnknownRoom) || err == nil && !inside:
+		case errors.Is(err, room.ErrUnknownRoom) || err == nil && !current:
 			continue
 		case err != nil:
 			return "", err
