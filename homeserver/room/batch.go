@@ -22,7 +22,8 @@ type batch struct {
 	l   *live
 	// known are the events that were looked for: nil for those that are not stored. Judged ones are added.
 	known map[matrix.EventID]*storage.Event
-	// gaps are parents that stored events name and that are not stored themselves.
+	// gaps are parents that stored events name and that are not stored themselves: true where one of those events is part of the head or
+	// came before it.
 	gaps map[matrix.EventID]bool
 	// waiting are the redactions that came before what they redact, by target.
 	waiting map[matrix.EventID][]matrix.EventID
@@ -69,8 +70,16 @@ func (b *batch) load(list []*arrival) error {
 		if err != nil {
 			return err
 		}
-		for id := range children {
-			b.gaps[id] = true
+		var all []matrix.EventID
+		for _, list := range children {
+			all = append(all, list...)
+		}
+		flags, err := tx.FindEventFlags(all)
+		if err != nil {
+			return err
+		}
+		for id, list := range children {
+			b.gaps[id] = slices.ContainsFunc(list, func(c matrix.EventID) bool { f, ok := flags[c]; return ok && !f.Hidden() })
 		}
 		b.waiting, err = tx.FindPendingRedactions(own)
 		return err

@@ -106,13 +106,13 @@ func (j *judgement) record(a *storage.Append, joins bool) {
 		b.also = append(b.also, a.Also)
 	}
 	id, room := j.e.ID, j.l.id
-	if missing := j.missing; len(missing) > 0 && (joins || j.a.backfilled) {
+	if missing := j.missing; len(missing) > 0 {
 		for _, p := range missing {
-			b.gaps[p] = true
+			b.gaps[p] = b.gaps[p] || joins || j.a.backfilled
 		}
 		b.also = append(b.also, func(tx *storage.Tx) error { return tx.AddMissingParents(id, missing) })
 	}
-	if b.gaps[id] && !j.a.outlier {
+	if _, ok := b.gaps[id]; ok && !j.a.outlier {
 		b.also = append(b.also, func(tx *storage.Tx) error { return tx.FillGap(id) })
 	}
 	for _, c := range a.State {

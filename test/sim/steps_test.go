@@ -169,6 +169,7 @@ func (w *world) levels(s *server, sender, other matrix.UserID) {
 func (w *world) settle() {
 	w.heal()
 	w.flush()
+	clear(w.said)
 	for round := range 4 {
 		for _, s := range w.servers {
 			if !w.in(s) {

@@ -31,6 +31,8 @@ type world struct {
 	cut     map[[2]matrix.ServerName]bool
 	mail    []*transaction
 	room    matrix.RoomID
+	said    map[matrix.ServerName][]matrix.EventID // in the end
+	apart   int                                    // pairs of servers that do not see each other in the room
 	steps   []string
 	loud    bool
 }
@@ -47,7 +49,7 @@ const users = 3 // of each server
 func newWorld(t testing.TB, f *fleet, dir, version string, seed uint64, loud bool) *world {
 	t.Helper()
 	w := &world{t: t, fleet: f, dir: dir, version: version, seed: seed, r: rand.New(rand.NewPCG(seed, 1)), now: time.UnixMilli(1_700_000_000_000),
-		byName: map[matrix.ServerName]*server{}, cut: map[[2]matrix.ServerName]bool{}, loud: loud}
+		byName: map[matrix.ServerName]*server{}, cut: map[[2]matrix.ServerName]bool{}, said: map[matrix.ServerName][]matrix.EventID{}, loud: loud}
 	for i := range 3 + w.r.IntN(maxServers-2) {
 		s := w.newServer(f.names[i])
 		w.servers = append(w.servers, s)
@@ -136,6 +138,7 @@ func (w *world) send(s *server, d room.Draft) bool {
 	if d.StateKey != nil {
 		key = " [" + *d.StateKey + "]"
 	}
+	w.said[s.name] = append(w.said[s.name], sent.EventID)
 	w.note("%s sends %s%s %s as %s", d.Sender, d.Type, key, d.Content, sent.EventID)
 	w.post(s)
 	return true
