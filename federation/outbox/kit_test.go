@@ -56,9 +56,15 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 
 func newWorld(t testing.TB, database string) *world {
 	t.Helper()
+	return newNode(t, storagetest.URL(t, database))
+}
+
+// newNode is a process on a database that others may use too.
+func newNode(t testing.TB, url string) *world {
+	t.Helper()
 	w := &world{t: t, peers: newPeers(), door: &doors{shut: map[matrix.ServerName]bool{}, leaves: map[matrix.ServerName]bool{}}, stop: func() {}}
 	var err error
-	w.stream, w.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: storagetest.URL(t, database)},
+	w.stream, w.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: url},
 		Log: storagetest.Quiet(), LeaseTime: 500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)

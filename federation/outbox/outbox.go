@@ -28,6 +28,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
@@ -87,7 +88,8 @@ type Outbox struct {
 	metrics *metrics
 
 	mu   sync.Mutex
-	live *session // nil while another node sends; guarded by mu
+	live *session                        // nil while another node sends; guarded by mu
+	told map[matrix.ServerName]time.Time // when it was last told of whom this node heard; guarded by mu
 }
 
 // tuning are the limits; tests set others.
@@ -105,18 +107,22 @@ type tuning struct {
 	lazy time.Duration
 	// behindAfter is how long a server that does not take what waits for it holds the cursor back.
 	behindAfter time.Duration
+	// forgetAfter is how long the queue of a failing server stays in memory.
+	forgetAfter time.Duration
 	// refusals is how often the same refusal has to come before the item that causes it is searched for.
 	refusals int
 	// scan is how many rooms of a server that is behind are looked up at a time.
 	scan int
-	// look is how often the door is asked about what waits; save how often the cursor is stored.
-	look, save time.Duration
+	// look is how often the door is asked about what waits; save how often the cursor is stored; tidy how often what nobody needs is deleted.
+	look, save, tidy time.Duration
+	// keep is how long an EDU waits for a server.
+	keep time.Duration
 }
 
 func standard() tuning {
 	return tuning{pauseFirst: time.Second, pauseLast: time.Hour, queue: 200, fast: 256, slow: 64, dead: 64, overflow: 1024, slowAfter: 2 * time.Second,
-		timeout: time.Minute, lazy: 300 * time.Millisecond, behindAfter: 5 * time.Second, refusals: 3, scan: 2000, look: 250 * time.Millisecond,
-		save: 500 * time.Millisecond}
+		timeout: time.Minute, lazy: 300 * time.Millisecond, behindAfter: 5 * time.Second, forgetAfter: 5 * time.Minute, refusals: 3, scan: 2000, look: 250 * time.Millisecond,
+		save: 500 * time.Millisecond, tidy: time.Hour, keep: 60 * 24 * time.Hour}
 }
 
 // New returns an Outbox that is ready to run.
@@ -124,7 +130,7 @@ func New(d Deps) *Outbox {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	return &Outbox{Deps: d, log: d.Log.WithField("pkg", "outbox"), tune: standard(), metrics: newMetrics()}
+	return &Outbox{Deps: d, log: d.Log.WithField("pkg", "outbox"), tune: standard(), metrics: newMetrics(), told: map[matrix.ServerName]time.Time{}}
 }
 
 // Run sends whenever this node holds the lease, until ctx ends.
@@ -134,16 +140,23 @@ func (o *Outbox) Run(ctx context.Context) error {
 			return fmt.Errorf("metrics of the outbox: %w", err)
 		}
 	}
+	o.Stream.Hear(topic, o.listen)
 	return o.Stream.Hold(ctx, name, func(ctx context.Context, l *stream.Lease) error {
 		for pause := 50 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 			began := time.Now()
 			err := o.session(ctx, l)
-			if ctx.Err() != nil || err == nil || errors.Is(err, storage.ErrNotHeld) {
+			if ctx.Err() != nil || err == nil {
+				return nil
+			}
+			if errors.Is(err, storage.ErrNotHeld) {
 				return err
 			}
 			o.log.WithError(err).Warn("sending to other servers was interrupted; it begins anew")
 			if time.Since(began) > time.Minute {
 				pause = 50 * time.Millisecond
+			}
+			if errors.Is(err, storage.ErrUnavailable) {
+				pause = min(pause, 500*time.Millisecond)
 			}
 			select {
 			case <-ctx.Done():
@@ -158,26 +171,85 @@ func (o *Outbox) Run(ctx context.Context) error {
 func (o *Outbox) Hear(origin matrix.ServerName) {
 	if s := o.current(); s != nil {
 		s.hear(origin)
+		return
+	}
+	o.mu.Lock()
+	now := time.Now()
+	again := now.Sub(o.told[origin]) < tellAgain
+	if !again {
+		if len(o.told) >= maxRooms {
+			clear(o.told)
+		}
+		o.told[origin] = now
+	}
+	o.mu.Unlock()
+	if !again {
+		o.tell(word{Heard: origin})
 	}
 }
 
 // About says whom an ephemeral EDU concerns: the servers in Room, or where that is empty those that share a room with User.
 type About struct {
-	Room matrix.RoomID
-	User matrix.UserID
+	Room matrix.RoomID `json:"room,omitempty"`
+	User matrix.UserID `json:"user,omitempty"`
 }
 
 // Ephemeral sends an EDU that may get lost, such as typing and presence, to the servers that it concerns. One of the same type, room and user
-// that still waits is replaced. It never blocks, and does nothing on a node that does not send.
+// that still waits is replaced. It never blocks; a node that does not send hands it to the one that does.
 func (o *Outbox) Ephemeral(as matrix.ServerName, about About, edu federation.EDU) {
-	s := o.current()
-	if s == nil || len(edu.Content) > maxEphemeral {
+	if len(edu.Content) > maxEphemeral {
 		return
 	}
+	if !o.accept(ephemeral{as, about, edu}) {
+		o.tell(word{As: as, About: about, EDU: edu})
+	}
+}
+
+// accept takes an ephemeral EDU on the node that sends; it is false on another.
+func (o *Outbox) accept(e ephemeral) bool {
+	s := o.current()
+	if s == nil {
+		return false
+	}
 	select {
-	case s.ephemera <- ephemeral{as, about, edu}:
+	case s.ephemera <- e:
 	default: // too much at once
 		o.metrics.dropped.Inc()
+	}
+	return true
+}
+
+const (
+	// topic is what nodes tell each other about, tellAgain how long a node keeps to itself that it has heard of the same server again.
+	topic     = "outbox"
+	tellAgain = 5 * time.Second
+)
+
+// word is what a node tells the one that sends.
+type word struct {
+	Heard matrix.ServerName `json:"heard,omitempty"`
+	As    matrix.ServerName `json:"as,omitempty"`
+	About About             `json:"about,omitzero"`
+	EDU   federation.EDU    `json:"edu,omitzero"`
+}
+
+// tell hands something to the node that sends.
+func (o *Outbox) tell(w word) {
+	if b, err := json.Marshal(w); err == nil {
+		o.Stream.Tell(topic, b)
+	}
+}
+
+// listen takes what another node tells.
+func (o *Outbox) listen(message []byte) {
+	var w word
+	if json.Unmarshal(message, &w) != nil {
+		return // of another version
+	}
+	if w.Heard == "" {
+		o.accept(ephemeral{w.As, w.About, w.EDU})
+	} else if s := o.current(); s != nil {
+		s.hear(w.Heard)
 	}
 }
 

@@ -39,6 +39,11 @@ func (s *session) attempt(ctx context.Context, d *destination) {
 	case ctx.Err() != nil && d.admitted != parting: // the session ends
 		return
 	case ctx.Err() != nil: // what may not be sent any more was on its way
+	case d.sending == nil || errors.Is(err, errUndecided) || errors.Is(err, storage.ErrUnavailable): // it was not sent
+		d.state, d.cancel, d.sending = idle, nil, nil
+		s.later(d, s.o.pause(1), false)
+		s.o.log.WithError(err).WithFields(map[string]any{"tenant": d.as, "destination": d.to}).Warn("a transaction could not be made; trying again")
+		return
 	default:
 		s.failed(d, t, err)
 		return
@@ -233,10 +238,7 @@ func (s *session) failed(d *destination, t *transaction, err error) {
 	d.row.LastError = short(err)
 	wait := s.o.pause(d.row.Failures)
 	var refusal *fedclient.Error
-	switch {
-	case errors.Is(err, errUndecided), t == nil: // nothing to do with the server
-		wait = s.o.pause(1)
-	case errors.As(err, &refusal):
+	if errors.As(err, &refusal) {
 		wait = max(wait, min(refusal.RetryAfter, s.o.tune.pauseLast))
 		if s.search(d, t, refusal) {
 			wait = s.o.pause(1)

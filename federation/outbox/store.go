@@ -63,9 +63,12 @@ func (s *session) collect(cursor bool) *batch {
 func (s *session) giveUp() {
 	now := s.o.Now()
 	for _, d := range s.dests {
-		if len(d.queue) > 0 && !d.row.Behind && now.Sub(d.since) > s.o.tune.behindAfter {
+		switch {
+		case len(d.queue) > 0 && !d.row.Behind && now.Sub(d.since) > s.o.tune.behindAfter:
 			d.row.Behind = true
 			s.mark(d)
+		case len(d.queue) > 0 && !d.behind && d.row.Failures > 0 && now.UnixMilli()-d.row.FailedTS > s.o.tune.forgetAfter.Milliseconds():
+			s.fallBehind(d)
 		}
 	}
 }
@@ -141,6 +144,8 @@ func (s *session) settled(b *batch, err error) {
 func (s *session) write(ctx context.Context) error {
 	tick := time.NewTicker(s.o.tune.save)
 	defer tick.Stop()
+	tidy := time.NewTicker(s.o.tune.tidy)
+	defer tidy.Stop()
 	for {
 		cursor := false
 		select {
@@ -149,6 +154,10 @@ func (s *session) write(ctx context.Context) error {
 		case <-s.flush:
 		case <-tick.C:
 			cursor = true
+		case <-tidy.C:
+			if err := s.tidy(ctx); err != nil && ctx.Err() == nil {
+				s.o.log.WithError(err).Warn("what nobody needs any more was not deleted")
+			}
 		}
 		for again := true; again; {
 			b := s.collect(cursor)
@@ -163,6 +172,25 @@ func (s *session) write(ctx context.Context) error {
 			again = len(b.rows) == maxStored
 		}
 	}
+}
+
+// tidy deletes EDUs that nobody came for, and stays in rooms that ended before anything that is still to be sent.
+func (s *session) tidy(ctx context.Context) error {
+	s.mu.Lock()
+	low := s.saved
+	for _, d := range s.dests {
+		if d.stored.Behind || d.behind {
+			low = min(low, d.stored.Pos)
+		}
+	}
+	s.mu.Unlock()
+	return s.update(ctx, func(tx *storage.Tx) error {
+		if _, err := tx.PruneQueuedEDUs(s.o.Now().Add(-s.o.tune.keep).UnixMilli()); err != nil {
+			return err
+		}
+		_, err := tx.PruneRoomServers(low)
+		return err
+	})
 }
 
 // store puts a batch until the database takes it.

@@ -203,8 +203,12 @@ func (s *session) next(ctx context.Context, d *destination, only bool) (*transac
 	var t *transaction
 	switch {
 	case row.Sending > 0 && (!d.ours || d.behind):
+		upto := s.pos
+		if d.scanning {
+			upto = d.scanned
+		}
 		s.mu.Unlock()
-		t, err := s.recall(ctx, d.pair, row)
+		t, err := s.recall(ctx, d.pair, row, upto)
 		if err != nil {
 			return nil, err
 		}
@@ -261,18 +265,20 @@ func (t *transaction) addEDUs(edus []storage.QueuedEDU) {
 	slices.SortStableFunc(t.parts, func(a, b part) int { return int(a.pos - b.pos) })
 }
 
-// recall makes the transaction again that was under way when this, or another node, stopped.
-func (s *session) recall(ctx context.Context, p pair, row storage.Destination) (*transaction, error) {
+// recall makes the transaction again that was under way when this, or another node, stopped. Where it has the newest event of each room, those
+// are left out that are no longer the newest up to a position: the newer ones come later.
+func (s *session) recall(ctx context.Context, p pair, row storage.Destination, upto int64) (*transaction, error) {
 	t := &transaction{from: row.Pos, to: row.Sending, newest: row.Newest}
 	var events []*storage.Event
 	var edus []storage.QueuedEDU
 	var receipts []storage.Receipt
 	err := s.o.DB.View(ctx, func(tx *storage.Tx) (err error) {
 		if row.Newest {
-			positions, err := tx.LoadOutboxNewest(p.as, p.to, row.Pos, row.Sending, federation.MaxPDUs)
+			positions, err := tx.LoadOutboxNewest(p.as, p.to, row.Pos, max(upto, row.Sending), federation.MaxPDUs)
 			if err != nil {
 				return err
 			}
+			positions = slices.DeleteFunc(positions, func(pos int64) bool { return pos > row.Sending })
 			if events, err = tx.LoadEventsAt(positions); err != nil {
 				return err
 			}
