@@ -42,7 +42,7 @@ func (g *gathering) remote() error {
 		case m.Open() && (all || m.Pos > g.n.since || g.q.reopened[m.RoomID]):
 			r := g.n.room(m.RoomID)
 			r.membership, r.stripped = m.Membership, append(strippedOf(m), ev)
-		case m.Membership == auth.Leave && !g.n.first && m.Pos > g.n.since:
+		case !m.Open() && !g.n.first && m.Pos > g.n.since:
 			r := g.n.room(m.RoomID)
 			r.membership, r.own, r.prevBatch = auth.Leave, newItem(ev), g.n.upto
 			r.timeline = filterTimeline([]*item{r.own}, g.q.Filter, m.RoomID)
