@@ -6,6 +6,7 @@
 #   make bench    benchmarks of the pure parts, then the load driver on both databases
 #   make demo     two organisations on this machine, to try with a Matrix client
 #   make run      a server with hansa.yaml
+#   make sim      servers on a network that loses and reorders, SEEDS runs in every room version; all must agree
 #   make chaos    the server killed 100 times on each database under load, and its surroundings taken away
 #   make fuzz     every fuzz target for FUZZTIME each
 
@@ -21,12 +22,13 @@ FUZZTIME ?= 10s
 TESTTIME ?= 18m
 LOADTIME ?= 20
 KILLS    ?= 100
+SEEDS    ?= 1000
 PKGS     ?= ./...
 
 # No C compiler is needed to build or to test.
 export CGO_ENABLED ?= 0
 
-.PHONY: build check test chaos bench bench-go bench-load demo run fuzz setup clean
+.PHONY: build check test sim chaos bench bench-go bench-load demo run fuzz setup clean
 
 build:
 	$(GO) build -trimpath -tags timetzdata -ldflags "-s -w -X main.version=$(VERSION)" -o bin/hansa ./cmd/hansa
@@ -46,6 +48,9 @@ setup:
 # postgres.sh run starts a PostgreSQL of its own, exports HANSA_TEST_POSTGRES and removes it afterwards, also on failure.
 test: setup build
 	test/setup/postgres.sh run $(GO) test -timeout $(TESTTIME) $(PKGS)
+
+sim:
+	HANSA_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 10h -v -run TestConverges ./test/sim
 
 chaos: setup
 	HANSA_CHAOS_KILLS=$(KILLS) test/setup/postgres.sh run $(GO) test -count=1 -timeout 90m -v ./test/chaos

@@ -116,28 +116,6 @@ func (tx *Tx) LoadAuthNodes(ids []matrix.EventID) (map[matrix.EventID]AuthNode, 
 	return out, err
 }
 
-// AuthChild is a state event that names another one among its auth events.
-type AuthChild struct {
-	ID  matrix.EventID
-	Key event.StateKey
-}
-
-// LoadAuthChildren returns up to limit accepted state events that name an event among their auth events, with IDs above after.
-func (tx *Tx) LoadAuthChildren(id, after matrix.EventID, limit int) ([]AuthChild, error) {
-	var out []AuthChild
-	err := tx.query(func(r *sql.Rows) error {
-		var child, typ, key string
-		if err := r.Scan(&child, &typ, &key); err != nil {
-			return err
-		}
-		out = append(out, AuthChild{matrix.EventID(child), event.StateKey{Type: goText(typ), Key: goText(key)}})
-		return nil
-	}, `SELECT e.event_id, e.type, e.state_key FROM event_auth a JOIN events e ON e.event_id = a.event_id
-		WHERE a.auth_id = $1 AND a.event_id > $2 AND e.state_key IS NOT NULL AND e.flags & 1 = 0 ORDER BY a.event_id LIMIT $3`,
-		string(id), string(after), limit)
-	return out, err
-}
-
 // Direction of a page of history.
 type Direction bool
 
