@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"hansa/federation/keyring"
 	"hansa/federation/outbox"
 	"hansa/federation/resolve"
+	"hansa/homeserver/clientapi"
 	"hansa/homeserver/ephemeral"
 	"hansa/homeserver/media"
 	"hansa/homeserver/room"
@@ -84,7 +86,7 @@ func (s *Server) buildOutbound(ctx context.Context, d Deps) (err error) {
 }
 
 // buildFederation makes the server-server API; all services stand.
-func (s *Server) buildFederation(d Deps, receipts *ephemeral.Receipts) {
+func (s *Server) buildFederation(d Deps, receipts *ephemeral.Receipts, proxies []netip.Prefix) {
 	s.Outbox = outbox.New(outbox.Deps{DB: s.DB, Stream: s.Stream, Rooms: s.Rooms, Client: s.Client, Door: s.Door, May: s.Presence.MayServer,
 		Log: d.Log, Now: d.Now, Registerer: s.Metrics})
 	edus := map[string]fedserver.EDUHandler{
@@ -97,6 +99,7 @@ func (s *Server) buildFederation(d Deps, receipts *ephemeral.Receipts) {
 	}
 	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, Outside: s.Members.ReceiveOutside, EDUs: edus, Members: s.Members,
 		Devices: s.Keys, Directory: s.Directory, Profiles: s.Accounts, Media: s.Media, Heard: s.Outbox.Hear,
+		Address: func(r *http.Request) netip.Addr { return clientapi.AddressOf(r, proxies) },
 		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
 }
 

@@ -172,7 +172,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	}
 	s.API = clientapi.New(clientapi.Deps{Proxies: proxies, DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
 		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Several: s.nodes.several, Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
-	s.buildFederation(d, receipts)
+	s.buildFederation(d, receipts, proxies)
 	s.buildAdmin(d)
 	return nil
 }

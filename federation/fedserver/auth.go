@@ -67,7 +67,7 @@ func (a *API) authenticate(w http.ResponseWriter, q *request) (done func(), err 
 
 // verify checks the signatures: one by a key that is valid now is enough. What was signed is the request target as it came in.
 func (a *API) verify(q *request, x signing.XMatrix, content []byte) error {
-	from := q.ip.String()
+	from := q.ip.String() + " " + string(x.Origin) // behind a proxy that is not known all come from one address
 	if wait, ok := a.wrong.Take(from); !ok {
 		return ratelimit.TooMany(wait) // so many were wrong lately that it is not worth looking
 	}

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// addressOf finds the address of the client behind a request. X-Forwarded-For is believed only as far as proxies that are known
+// AddressOf finds the address of the client behind a request. X-Forwarded-For is believed only as far as proxies that are known
 // have written it: from the right, the first address that is no such proxy is the client's. Anybody else could write anything there.
-func addressOf(r *http.Request, proxies []netip.Prefix) netip.Addr {
+func AddressOf(r *http.Request, proxies []netip.Prefix) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return netip.Addr{}

@@ -109,7 +109,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	q := &request{Request: r, id: requestID(), ip: addressOf(r, f.api.Proxies)}
+	q := &request{Request: r, id: requestID(), ip: AddressOf(r, f.api.Proxies)}
 	h.Set("X-Request-Id", q.id)
 	defer f.recover(w, q)
 	if err := f.serve(w, q); err != nil {
