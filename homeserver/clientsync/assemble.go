@@ -23,6 +23,10 @@ func (s *Service) assemble(ctx context.Context, q *Request, b *inbox, d *device,
 	a.r = reader{user: q.User, device: q.Device, now: s.Now().UnixMilli()}
 	b.mu.Lock()
 	a.ignored = b.ignored
+	if q.Since != nil && q.Since.Pos > b.served {
+		clear(b.counts) // what the other node told is not in them
+	}
+	b.served = max(b.served, n.upto)
 	b.mu.Unlock()
 	if err := a.screen(); err != nil {
 		return nil, false, err

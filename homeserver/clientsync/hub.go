@@ -61,6 +61,8 @@ type inbox struct {
 	rooms   map[matrix.RoomID]string
 	ignored map[matrix.UserID]bool
 	counts  map[matrix.RoomID]*unread
+	// served is up to where this node has answered the user: who comes with a later token was answered by another node meanwhile.
+	served  int64
 	push    *pushrule.Evaluator
 	devices map[matrix.DeviceID]*device
 }

@@ -304,7 +304,7 @@ func (u *User) Login(device string) {
 // On is the same session of the user, on another node.
 func (u *User) On(s *Server) *User {
 	other := &User{S: s, ID: u.ID, Token: u.Token, DeviceID: u.DeviceID, Since: u.Since}
-	other.txn.Store(u.txn.Load() + 1_000_000) // a transaction ID says that a request is repeated
+	other.txn.Store(u.txn.Add(1_000_000) - 500_000) // a transaction ID says that a request is repeated
 	return other
 }
 
