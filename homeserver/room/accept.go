@@ -27,6 +27,9 @@ func (s *Service) Accept(ctx context.Context, origin matrix.ServerName, id matri
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	if !l.inhabited(s) {
+		return nil, errNotHere() // what is known of the room may be old
+	}
 	e, err := s.parse(ctx, l.version, id, pdu, event.ParseOptions{})
 	if err != nil {
 		return nil, refused(err)

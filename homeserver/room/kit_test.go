@@ -48,6 +48,8 @@ type kit struct {
 	policy string
 	keys   map[matrix.ServerName]signing.Key
 	far    *far
+	// remote answers what the rooms ask other servers; nil: nobody can be asked.
+	remote room.Remote
 }
 
 const (
@@ -96,7 +98,7 @@ func newKit(t testing.TB, database string, files map[string]string) *kit {
 
 // restart gives the rooms an empty memory, as after a crash.
 func (k *kit) restart() {
-	k.rooms = room.New(room.Deps{DB: k.db, Stream: k.stream, Policy: k.engine, Parties: k.facts, Keys: k.keys, Keyring: k.far, Log: storagetest.Quiet()})
+	k.rooms = room.New(room.Deps{DB: k.db, Stream: k.stream, Policy: k.engine, Parties: k.facts, Keys: k.keys, Keyring: k.far, Remote: k.remote, Log: storagetest.Quiet()})
 }
 
 // far is a server that is not ours: it signs events by hand.

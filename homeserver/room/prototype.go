@@ -14,7 +14,7 @@ import (
 
 // Prototype returns an event for a user of another server that would be right on the present head of a room, without hashes and
 // signatures, and the room's version: what make_join, make_leave and make_knock answer. What the rules of the room forbid is 403. Policy is
-// not asked, and nothing is stored. An unknown room is ErrUnknownRoom.
+// not asked, and nothing is stored. An unknown room is ErrUnknownRoom, one that nobody of ours is in 404.
 //
 // spec: server-server-api#get_matrixfederationv1make_joinroomiduserid
 // spec: server-server-api#get_matrixfederationv1make_leaveroomiduserid
@@ -61,6 +61,10 @@ func (s *Service) compose(ctx context.Context, d *Draft) (*event.Event, error) {
 		if l.gone {
 			l.mu.Unlock()
 			continue
+		}
+		if !l.hasLocal(s) {
+			l.mu.Unlock()
+			return nil, errNotHere() // what is known of the room may be old
 		}
 		draft, _ := l.draft(s, d)
 		e, err := event.Build(l.version, draft)
