@@ -3,6 +3,7 @@ package storage
 import (
 	"database/sql"
 	"errors"
+	"slices"
 
 	"hansa/matrix"
 )
@@ -212,10 +213,43 @@ func (tx *Tx) LoadSharingTenants(user matrix.UserID) ([]matrix.ServerName, error
 		JOIN users u ON u.user_id = b.user_id WHERE a.user_id = $1 AND a.membership = 'join' ORDER BY 1`, dbText(string(user)))
 }
 
-// LoadSharingStrangers returns the users of other servers who share a room with a user.
-func (tx *Tx) LoadSharingStrangers(user matrix.UserID) ([]matrix.UserID, error) {
-	return tx.userIDs(`SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_num = a.room_num AND b.membership = 'join'
-		LEFT JOIN users u ON u.user_id = b.user_id WHERE a.user_id = $1 AND a.membership = 'join' AND u.user_id IS NULL`, dbText(string(user)))
+// LoadStrangers returns the users of other servers who are joined to a room.
+func (tx *Tx) LoadStrangers(room matrix.RoomID) ([]matrix.UserID, error) {
+	return tx.userIDs(`SELECT m.user_id FROM rooms r JOIN memberships m ON m.room_num = r.room_num LEFT JOIN users u ON u.user_id = m.user_id
+		WHERE r.room_id = $1 AND m.membership = 'join' AND u.user_id IS NULL`, string(room))
+}
+
+// LoadLocals returns users of this deployment who are joined to a room.
+func (tx *Tx) LoadLocals(room matrix.RoomID, limit int) ([]matrix.UserID, error) {
+	return tx.userIDs(`SELECT m.user_id FROM rooms r JOIN memberships m ON m.room_num = r.room_num JOIN users u ON u.user_id = m.user_id
+		WHERE r.room_id = $1 AND m.membership = 'join' LIMIT $2`, string(room), limit)
+}
+
+// KeepsRemoteLists tells whether any device list of another server is kept.
+func (tx *Tx) KeepsRemoteLists() (bool, error) {
+	var n int64
+	err := tx.row(`SELECT COUNT(*) FROM (SELECT user_id FROM remote_device_lists LIMIT 1) l`, nil, &n)
+	return n > 0, err
+}
+
+// LoadKeptServers returns the servers of the users whose device lists are kept.
+func (tx *Tx) LoadKeptServers() ([]matrix.ServerName, error) {
+	users, err := tx.userIDs(`SELECT user_id FROM remote_device_lists`)
+	seen := map[matrix.ServerName]bool{}
+	var out []matrix.ServerName
+	for _, u := range users {
+		if !seen[u.Server()] {
+			seen[u.Server()] = true
+			out = append(out, u.Server())
+		}
+	}
+	return out, err
+}
+
+// LoadKeptUsers returns the users of a server whose device lists are kept.
+func (tx *Tx) LoadKeptUsers(server matrix.ServerName) ([]matrix.UserID, error) {
+	list, err := tx.userIDs(`SELECT user_id FROM remote_device_lists WHERE user_id LIKE $1`, "%:"+string(server))
+	return slices.DeleteFunc(list, func(u matrix.UserID) bool { return u.Server() != server }), err
 }
 
 // LoadKeptMembers returns the users whose device lists are kept and who are joined to a room.

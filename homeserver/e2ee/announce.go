@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -22,50 +23,63 @@ import (
 // from before finds out at their next change.
 const maxArrival = 200
 
+// recentArrival is how long it is remembered that somebody came into a room: by then the outbox knows of it, too.
+const recentArrival = 5 * time.Minute
+
 // Announcer returns the follower that tells other servers of changed devices and keys, by way of the outbox, and forgets what is kept of
-// users with whom nobody shares a room any more.
+// users with whom nobody shares a room any more, or of servers with which nobody has to do any more.
 //
 // spec: server-server-api#device-management
 func (s *Service) Announcer() stream.Follower {
-	return stream.Follower{Name: "e2ee.announcer", Handle: s.announceEntries}
+	a := &announcer{s: s, arrivals: map[matrix.RoomID]arrival{}}
+	return stream.Follower{Name: "e2ee.announcer", Handle: a.handle}
+}
+
+// announcer reads the log. One goroutine uses it.
+type announcer struct {
+	s *Service
+	// arrivals are the servers in rooms into which somebody came a short while ago.
+	arrivals map[matrix.RoomID]arrival
+}
+
+type arrival struct {
+	servers []matrix.ServerName
+	at      time.Time
 }
 
 // news is what a range of the log means for announcements.
 type news struct {
 	// touched are local users whose devices or keys changed.
 	touched map[matrix.UserID]bool
+	// came are the users who came into a room, left the rooms that local users have left.
+	came map[matrix.RoomID][]matrix.UserID
+	left map[matrix.RoomID]bool
 	// met are the servers that local users have come to share a room with.
 	met map[matrix.UserID]map[matrix.ServerName]bool
 	// lost are users of other servers who may share no room any more.
 	lost map[matrix.UserID]bool
+	// agreements changed.
+	agreements bool
 }
 
-func (s *Service) announceEntries(ctx context.Context, entries []storage.Entry, _ int64) error {
-	n := &news{touched: map[matrix.UserID]bool{}, met: map[matrix.UserID]map[matrix.ServerName]bool{}, lost: map[matrix.UserID]bool{}}
-	for i := range entries {
-		e := &entries[i]
-		var err error
-		switch {
-		case e.Kind == storage.KindDeviceList:
-			var local bool
-			if local, err = s.isLocal(ctx, e.UserID); local {
-				n.touched[e.UserID] = true
-			}
-		case e.Kind == storage.KindEvent && e.Event.Type == auth.TypeMember && e.Event.StateKey != nil:
-			err = s.member(ctx, n, e.Event)
-		}
-		if err != nil {
+func (a *announcer) handle(ctx context.Context, entries []storage.Entry, _ int64) error {
+	n, err := a.s.read(ctx, entries)
+	if err != nil {
+		return err
+	}
+	if err := a.s.lose(ctx, n); err != nil {
+		return err
+	}
+	if a.s.Queue == nil {
+		return nil
+	}
+	for _, room := range sortedKeys(n.came) {
+		if err := a.meet(ctx, n, room, n.came[room]); err != nil {
 			return err
 		}
 	}
-	if err := s.dropLost(ctx, n.lost); err != nil {
-		return err
-	}
-	if s.Queue == nil {
-		return nil
-	}
 	for _, u := range sortedKeys(n.touched) {
-		told, err := s.announce(ctx, u)
+		told, err := a.announce(ctx, u)
 		if err != nil {
 			return fmt.Errorf("announce devices: %w", err)
 		}
@@ -74,11 +88,49 @@ func (s *Service) announceEntries(ctx context.Context, entries []storage.Entry, 
 		}
 	}
 	for _, u := range sortedKeys(n.met) {
-		if err := s.introduce(ctx, u, sortedKeys(n.met[u])); err != nil {
+		if err := a.introduce(ctx, u, sortedKeys(n.met[u])); err != nil {
 			return fmt.Errorf("announce devices: %w", err)
 		}
 	}
 	return nil
+}
+
+// read sorts the entries.
+func (s *Service) read(ctx context.Context, entries []storage.Entry) (*news, error) {
+	n := &news{touched: map[matrix.UserID]bool{}, came: map[matrix.RoomID][]matrix.UserID{}, left: map[matrix.RoomID]bool{},
+		met: map[matrix.UserID]map[matrix.ServerName]bool{}, lost: map[matrix.UserID]bool{}}
+	for i := range entries {
+		e := &entries[i]
+		switch {
+		case e.Kind == storage.KindNotice && e.Name == storage.NoticeAgreement:
+			n.agreements = true
+		case e.Kind == storage.KindDeviceList:
+			local, err := s.isLocal(ctx, e.UserID)
+			if err != nil {
+				return nil, err
+			}
+			if local {
+				n.touched[e.UserID] = true
+			}
+		case e.Kind == storage.KindEvent && e.Event.Type == auth.TypeMember && e.Event.StateKey != nil:
+			user := matrix.UserID(*e.Event.StateKey)
+			switch event.Membership(e.Event.Event) {
+			case auth.Join:
+				n.came[e.RoomID] = append(n.came[e.RoomID], user)
+			case auth.Leave, auth.Ban:
+				local, err := s.isLocal(ctx, user)
+				if err != nil {
+					return nil, err
+				}
+				if local {
+					n.left[e.RoomID] = true
+				} else {
+					n.lost[user] = true
+				}
+			}
+		}
+	}
+	return n, nil
 }
 
 func (s *Service) isLocal(ctx context.Context, user matrix.UserID) (bool, error) {
@@ -86,82 +138,106 @@ func (s *Service) isLocal(ctx context.Context, user matrix.UserID) (bool, error)
 	return err == nil && p.Local, err
 }
 
-// member notes what a membership event means: who has come to share a room, and who may share none any more.
-func (s *Service) member(ctx context.Context, n *news, e *storage.Event) error {
-	user := matrix.UserID(*e.StateKey)
-	local, err := s.isLocal(ctx, user)
-	if err != nil {
-		return err
-	}
-	switch event.Membership(e.Event) {
-	case auth.Join:
-		if s.Queue == nil {
-			return nil
-		}
-		return s.came(ctx, n, e.RoomID, user, local)
-	case auth.Leave, auth.Ban:
-		if !local {
-			n.lost[user] = true
-			return nil
-		}
-		return s.DB.Read(ctx, func(tx *storage.Tx) error {
-			kept, err := tx.LoadKeptMembers(e.RoomID)
-			for _, u := range kept {
-				n.lost[u] = true
-			}
+// meet notes which servers meet whom when somebody has come into a room.
+func (a *announcer) meet(ctx context.Context, n *news, room matrix.RoomID, came []matrix.UserID) error {
+	var strangers, own []matrix.UserID
+	err := a.s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		if strangers, err = tx.LoadStrangers(room); err != nil || len(strangers) == 0 {
 			return err
-		})
-	}
-	return nil
-}
-
-// came notes which servers meet whom when somebody joins a room.
-func (s *Service) came(ctx context.Context, n *news, room matrix.RoomID, user matrix.UserID, local bool) error {
-	var members []storage.Member
-	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-		members, err = tx.LoadMembers(room)
+		}
+		own, err = tx.LoadLocals(room, maxArrival)
 		return err
 	})
-	if err != nil {
+	if err != nil || len(strangers) == 0 {
 		return err
 	}
+	in := byServer(strangers)
+	now := a.s.Now()
+	for id, old := range a.arrivals {
+		if now.Sub(old.at) > recentArrival {
+			delete(a.arrivals, id)
+		}
+	}
+	a.arrivals[room] = arrival{sortedKeys(in), now}
 	meet := func(who matrix.UserID, server matrix.ServerName) {
 		if n.met[who] == nil {
 			n.met[who] = map[matrix.ServerName]bool{}
 		}
 		n.met[who][server] = true
 	}
-	var own []matrix.UserID
-	for _, m := range members {
-		if m.Membership != auth.Join || m.UserID == user {
-			continue
-		}
-		other := m.UserID.Server()
-		isOwn, err := s.isLocal(ctx, m.UserID)
+	for _, u := range came {
+		others := in[u.Server()]
 		switch {
-		case err != nil:
-			return err
-		case local && !isOwn:
-			meet(user, other)
-		case !local && isOwn:
-			own = append(own, m.UserID)
-		case !local && other == user.Server():
-			return nil // the server is here already
+		case others == nil: // one of ours
+			for server := range in {
+				meet(u, server)
+			}
+		case len(others) <= countOf(came, u.Server()): // the first of that server
+			for _, o := range own {
+				meet(o, u.Server())
+			}
 		}
-	}
-	for _, u := range own[:min(len(own), maxArrival)] {
-		meet(u, user.Server())
 	}
 	return nil
 }
 
-// dropLost forgets the lists of those who share no room with anybody here: of their changes nothing is heard any more.
-func (s *Service) dropLost(ctx context.Context, lost map[matrix.UserID]bool) error {
-	if len(lost) == 0 {
+func countOf(users []matrix.UserID, server matrix.ServerName) (n int) {
+	for _, u := range users {
+		if u.Server() == server {
+			n++
+		}
+	}
+	return n
+}
+
+// servers are the other servers that share a room with a user.
+func (a *announcer) servers(ctx context.Context, user matrix.UserID) (out []matrix.ServerName, err error) {
+	err = a.s.DB.Read(ctx, func(tx *storage.Tx) error {
+		if out, err = tx.LoadSharingDestinations(user); err != nil {
+			return err
+		}
+		for id, r := range a.arrivals { // of which the outbox may not know yet
+			m, ok, err := tx.FindMember(id, user)
+			if err != nil {
+				return err
+			}
+			if ok && m.Membership == auth.Join {
+				out = append(out, r.servers...)
+			}
+		}
+		return nil
+	})
+	slices.Sort(out)
+	return slices.Compact(out), err
+}
+
+// lose forgets the lists of those who share no room with anybody here, of whose changes nothing is heard any more, and of servers that
+// no tenant may reach.
+func (s *Service) lose(ctx context.Context, n *news) error {
+	if len(n.lost)+len(n.left) == 0 && !n.agreements {
 		return nil
 	}
-	return s.DB.Update(ctx, func(tx *storage.Tx) error {
-		kept, err := tx.LoadRemoteLists(sortedKeys(lost))
+	var servers []matrix.ServerName
+	err := s.DB.Update(ctx, func(tx *storage.Tx) error {
+		servers = nil
+		some, err := tx.KeepsRemoteLists()
+		if err != nil || !some {
+			return err
+		}
+		if n.agreements {
+			if servers, err = tx.LoadKeptServers(); err != nil {
+				return err
+			}
+		}
+		users := sortedKeys(n.lost)
+		for _, room := range sortedKeys(n.left) {
+			members, err := tx.LoadKeptMembers(room)
+			if err != nil {
+				return err
+			}
+			users = append(users, members...)
+		}
+		kept, err := tx.LoadRemoteLists(users)
 		if err != nil || len(kept) == 0 {
 			return err
 		}
@@ -171,17 +247,65 @@ func (s *Service) dropLost(ctx context.Context, lost map[matrix.UserID]bool) err
 		}
 		return tx.DropRemoteLists(slices.DeleteFunc(sortedKeys(kept), func(u matrix.UserID) bool { return sharing[u] }))
 	})
+	if err != nil {
+		return err
+	}
+	for _, name := range servers {
+		if err := s.dropServer(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropServer forgets what is kept of users of a server that no tenant of those who share a room with them may reach.
+func (s *Service) dropServer(ctx context.Context, name matrix.ServerName) error {
+	var users []matrix.UserID
+	var tenants []matrix.ServerName
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		if users, err = tx.LoadKeptUsers(name); err != nil {
+			return err
+		}
+		seen := map[matrix.ServerName]bool{}
+		for _, u := range users[:min(len(users), maxLists)] {
+			list, err := tx.LoadSharingTenants(u)
+			if err != nil {
+				return err
+			}
+			for _, t := range list {
+				seen[t] = true
+			}
+		}
+		tenants = sortedKeys(seen)
+		return nil
+	})
+	if err != nil || len(users) == 0 {
+		return err
+	}
+	for _, as := range tenants {
+		d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.FederationOutbound, Time: s.Now(), Tenant: policy.Tenant{Name: string(as)},
+			Subject: policy.ServerParty(string(as), true), Server: &policy.Server{Name: string(name)}})
+		if d.Allow || d.Err != nil {
+			return nil
+		}
+	}
+	return s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.DropRemoteLists(users) })
 }
 
 // mayHear returns which servers may know of a user's keys.
 func (s *Service) mayHear(ctx context.Context, user matrix.UserID, servers []matrix.ServerName) ([]matrix.ServerName, error) {
+	party, err := s.Parties.Party(ctx, user)
+	if err != nil {
+		return nil, err
+	}
 	var out []matrix.ServerName
 	for _, name := range servers {
-		v, err := s.judgeServer(ctx, user.Server(), name, policy.KeysQuery, []matrix.UserID{user})
-		if err != nil {
-			return nil, err
+		d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.KeysQuery, Time: s.Now(), Tenant: policy.Tenant{Name: string(user.Server())},
+			Subject: policy.ServerParty(string(name), false), Target: party, Server: &policy.Server{Name: string(name)}})
+		if d.Err != nil {
+			return nil, d.Error()
 		}
-		if len(v.allowed) > 0 {
+		if d.Allow {
 			out = append(out, name)
 		}
 	}
@@ -189,28 +313,11 @@ func (s *Service) mayHear(ctx context.Context, user matrix.UserID, servers []mat
 }
 
 // announce tells the servers that share a room with a user what changed since they were told last, and whether there was anything.
-func (s *Service) announce(ctx context.Context, user matrix.UserID) (told bool, err error) {
-	var servers []matrix.ServerName
-	var strangers map[matrix.ServerName][]matrix.UserID
-	err = s.DB.Read(ctx, func(tx *storage.Tx) error {
-		list, err := tx.LoadSharingStrangers(user)
-		strangers = byServer(list)
-		return err
-	})
-	if err != nil {
-		return false, err
-	}
-	for _, name := range sortedKeys(strangers) {
-		local, err := s.isLocal(ctx, strangers[name][0]) // without an account, such as somebody from before a restore
-		if err != nil {
-			return false, err
-		}
-		if !local {
-			servers = append(servers, name)
-		}
-	}
-	if len(servers) == 0 {
-		return false, nil // who comes later asks for all of it
+func (a *announcer) announce(ctx context.Context, user matrix.UserID) (told bool, err error) {
+	s := a.s
+	servers, err := a.servers(ctx, user)
+	if err != nil || len(servers) == 0 {
+		return false, err // who comes later asks for all of it
 	}
 	may, err := s.mayHear(ctx, user, servers)
 	if err != nil {
@@ -247,7 +354,8 @@ func (s *Service) announce(ctx context.Context, user matrix.UserID) (told bool, 
 
 // introduce tells servers that have come to share a room with a user where the announcements are. One that keeps an older list from
 // before then knows that it missed something.
-func (s *Service) introduce(ctx context.Context, user matrix.UserID, servers []matrix.ServerName) error {
+func (a *announcer) introduce(ctx context.Context, user matrix.UserID, servers []matrix.ServerName) error {
+	s := a.s
 	var c *change
 	err := s.DB.Read(ctx, func(tx *storage.Tx) error {
 		told, err := tx.LoadAnnouncedList(user)
@@ -261,7 +369,7 @@ func (s *Service) introduce(ctx context.Context, user matrix.UserID, servers []m
 		return err
 	}
 	if len(c.updates) > 0 || c.keys != nil { // changed while nobody shared a room
-		_, err = s.announce(ctx, user)
+		_, err = a.announce(ctx, user)
 		return err
 	}
 	if len(c.put) == 0 {

@@ -54,6 +54,15 @@ func (w *wall) Decide(_ context.Context, in *policy.Input) policy.Decision {
 	return policy.Decision{Allow: ok, Err: w.fault, ID: "d", Generation: w.generation, Point: in.Point}
 }
 
+func (w *wall) Consider(ctx context.Context, in *policy.Input) policy.Decision {
+	if in.Target == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return policy.Decision{Allow: !w.denied[[2]string{in.Subject.ID, in.Server.Name}], Point: in.Point}
+	}
+	return w.Decide(ctx, in)
+}
+
 func (w *wall) Contact(a, b *policy.Party) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -507,14 +507,14 @@ func (w *world) announced(user matrix.UserID) (id int64) {
 // TestAnnouncer_TellsServersInTheRoom changes devices of a user and looks at what other servers hear.
 func TestAnnouncer_TellsServersInTheRoom(t *testing.T) {
 	each(t, func(w *world) {
-		pos := int64(0)
+		pos, follower := int64(0), w.Announcer()
 		follow := func() []sent {
 			w.t.Helper()
 			entries, upto, err := w.Stream.Read(w.ctx, pos)
 			w.must(err)
-			w.must(w.announceEntries(w.ctx, entries, upto))
+			w.must(follower.Handle(w.ctx, entries, upto))
 			got := w.outbox.take()
-			w.must(w.announceEntries(w.ctx, entries, upto)) // the same range may come again
+			w.must(follower.Handle(w.ctx, entries, upto)) // the same range may come again
 			for _, s := range w.outbox.take() {
 				if s.update().StreamID != w.announced(anna) {
 					w.t.Errorf("told twice: %s", s.content)
@@ -589,12 +589,12 @@ func TestAnnouncer_ForgetsLists(t *testing.T) {
 		}
 		r.member(far2, "join")
 		w.query(a, far, far2)
-		pos := w.position()
+		pos, follower := w.position(), w.Announcer()
 		kept := func(want int) {
 			w.t.Helper()
 			entries, upto, err := w.Stream.Read(w.ctx, pos)
 			w.must(err)
-			w.must(w.announceEntries(w.ctx, entries, upto))
+			w.must(follower.Handle(w.ctx, entries, upto))
 			pos = w.position()
 			w.must(w.DB.Read(w.ctx, func(tx *storage.Tx) error {
 				lists, err := tx.LoadRemoteLists([]matrix.UserID{far, far2})
@@ -607,6 +607,16 @@ func TestAnnouncer_ForgetsLists(t *testing.T) {
 		}
 		kept(2)
 		r.member(anna, "leave")
+		kept(1)
+		// Agreements change: what is kept goes where nobody may reach the server.
+		w.update(func(tx *storage.Tx) error { return tx.Announce(storage.NoticeAgreement, string(acme)) })
+		kept(1)
+		w.wall.mu.Lock()
+		w.wall.denied[[2]string{string(acme), string(elsewhere)}] = true
+		w.wall.mu.Unlock()
+		w.update(func(tx *storage.Tx) error { return tx.Announce(storage.NoticeAgreement, string(acme)) })
+		kept(0)
+		w.query(a, far)
 		kept(1)
 		r2.member(far, "leave")
 		kept(0)

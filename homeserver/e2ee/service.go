@@ -29,6 +29,8 @@ type Parties interface {
 type Policy interface {
 	// Decide answers one question.
 	Decide(ctx context.Context, in *policy.Input) policy.Decision
+	// Consider is Decide for looking ahead: nothing is recorded.
+	Consider(ctx context.Context, in *policy.Input) policy.Decision
 	// Contact says whether a may know of b.
 	Contact(a, b *policy.Party) bool
 	// ContactDecision is Contact with what kept it from answering.

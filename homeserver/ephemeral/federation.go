@@ -89,8 +89,8 @@ func (s *Service) MayServer(ctx context.Context, to matrix.ServerName, user matr
 	if err != nil {
 		return false
 	}
-	return s.may(ctx, &policy.Input{Point: policy.PresenceRead, Time: s.Now(), Tenant: policy.Tenant{Name: target.Tenant}, Subject: policy.ServerParty(string(to), false),
-		Target: target, Server: &policy.Server{Name: string(to)}})
+	return s.Policy.Consider(ctx, &policy.Input{Point: policy.PresenceRead, Time: s.Now(), Tenant: policy.Tenant{Name: target.Tenant},
+		Subject: policy.ServerParty(string(to), false), Target: target, Server: &policy.Server{Name: string(to)}}).Allow
 }
 
 // readEDU reads the content of an EDU. What cannot be read is dropped: nobody could do anything about it.
