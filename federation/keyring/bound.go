@@ -136,6 +136,7 @@ func (r *Ring) settle(server matrix.ServerName, err error) {
 type metrics struct {
 	fetches *prometheus.CounterVec
 	reused  prometheus.Counter
+	shared  prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -144,11 +145,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Questions for keys of servers by result: ok, failed, spared (asked too often)."}, []string{"result"}),
 		reused: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_keyring_reused_ids_total",
 			Help: "Key IDs that a server has used again for another key."}),
+		shared: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_keyring_shared_keys_total",
+			Help: "Keys that a second server has begun to use: perhaps one server under two names."}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.fetches, m.reused} {
+	for _, c := range []prometheus.Collector{m.fetches, m.reused, m.shared} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

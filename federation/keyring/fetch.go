@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/sirupsen/logrus"
 
 	"hansa/federation"
 	"hansa/matrix"
@@ -160,6 +162,7 @@ func (r *Ring) store(ctx context.Context, server matrix.ServerName, a *answer, d
 	now := r.Now().UnixMilli()
 	var keys []storage.ServerKey
 	var reused []string
+	var sharers []matrix.ServerName
 	err := r.DB.Update(ctx, func(tx *storage.Tx) error {
 		known, err := tx.LoadServerKeys(server)
 		if err != nil {
@@ -167,6 +170,9 @@ func (r *Ring) store(ctx context.Context, server matrix.ServerName, a *answer, d
 		}
 		var changed []storage.ServerKey
 		changed, reused = merge(known, a, direct, now)
+		if sharers, err = tx.FindKeySharers(server, fresh(known, changed)); err != nil {
+			return err
+		}
 		if err := tx.PutServerKeys(changed); err != nil {
 			return err
 		}
@@ -185,6 +191,10 @@ func (r *Ring) store(ctx context.Context, server matrix.ServerName, a *answer, d
 		r.metrics.reused.Inc()
 		r.log.WithField("origin", server).Error("a server uses the ID of one of its keys for another key: ask its operator whether that is meant")
 	}
+	for _, other := range sharers {
+		r.metrics.shared.Inc()
+		r.log.WithFields(logrus.Fields{"origin": server, "destination": other}).Error("a server signs with the key of another one: the two may be one under two names")
+	}
 	r.mu.Lock()
 	r.servers.put(string(server), keys)
 	r.stored++
@@ -194,6 +204,17 @@ func (r *Ring) store(ctx context.Context, server matrix.ServerName, a *answer, d
 		r.prune(ctx)
 	}
 	return nil
+}
+
+// fresh are the public keys that a server was not known to have.
+func fresh(known, changed []storage.ServerKey) [][]byte {
+	var out [][]byte
+	for _, c := range changed {
+		if !slices.ContainsFunc(known, func(k storage.ServerKey) bool { return bytes.Equal(k.Public, c.Public) }) {
+			out = append(out, c.Public)
+		}
+	}
+	return out
 }
 
 // prune keeps the database bounded; a failure is tried again with the next keys.
