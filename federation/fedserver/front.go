@@ -31,6 +31,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if len(r.TransferEncoding) > 0 {
+		h.Set("Connection", "close") // where it ends is not what a proxy in front may have thought: nothing after it is read
+	}
 	q := &request{Request: r, id: requestID(), ip: f.api.address(r)}
 	h.Set("X-Request-Id", q.id)
 	c := &counted{ResponseWriter: w}
