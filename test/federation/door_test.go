@@ -2,7 +2,9 @@ package federation_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,5 +145,47 @@ func TestR346_R369_AnotherName(t *testing.T) {
 	}
 	if n := len(evil.Requests); n != 0 {
 		t.Errorf("%d requests were made of the stranger", n)
+	}
+}
+
+// A suspension on one node holds on the others within a second.
+func TestR357_SuspensionOnEveryNode(t *testing.T) {
+	t.Parallel()
+	if !slices.Contains(storagetest.Databases(), "postgres") {
+		t.Fatal("several nodes need PostgreSQL")
+	}
+	first := hstest.New(t, hstest.Options{Database: "postgres", Tenants: []string{"one.example"}})
+	second := hstest.New(t, hstest.Options{NodeOf: first})
+	ctx := context.Background()
+	// agrees waits until the second node answers as wanted, and tells how long that took.
+	agrees := func(want int) time.Duration {
+		t.Helper()
+		start := time.Now()
+		limit, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		for {
+			changed := second.Policy.Changed()
+			err := second.Door.Inbound(ctx, "one.example", "two.example")
+			var refused *matrix.Error
+			if want == 200 && err == nil || errors.As(err, &refused) && refused.Status == want {
+				return time.Since(start)
+			}
+			select {
+			case <-changed:
+			case <-limit.Done():
+				t.Fatalf("the other node says %v, want %d", err, want)
+			}
+		}
+	}
+	agrees(403)
+	best := time.Hour // the machine may be busy with something else now and then
+	for range 3 {
+		partner(t, first, "approve", "two.example")
+		agrees(200)
+		partner(t, first, "suspend", "two.example")
+		best = min(best, agrees(403))
+	}
+	if best > time.Second {
+		t.Errorf("a suspension took %v to reach the other node, want a second at most", best)
 	}
 }
