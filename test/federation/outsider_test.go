@@ -14,7 +14,7 @@ import (
 
 // guest is a user of an outsider, a server whose events are made by hand, in a room of the first server.
 type guest struct {
-	t       *testing.T
+	t       testing.TB
 	o       *hstest.Outsider
 	to      matrix.ServerName
 	id      matrix.UserID
@@ -26,7 +26,7 @@ type guest struct {
 }
 
 // enter lets a user of an outsider join a room of one.example.
-func enter(t *testing.T, o *hstest.Outsider, name, room, version string) *guest {
+func enter(t testing.TB, o *hstest.Outsider, name, room, version string) *guest {
 	t.Helper()
 	v, _ := matrix.FindRoomVersion(version)
 	g := &guest{t: t, o: o, to: "one.example", id: matrix.UserID("@" + name + ":" + string(o.Name)), room: matrix.RoomID(room), version: v}
@@ -71,7 +71,7 @@ func enter(t *testing.T, o *hstest.Outsider, name, room, version string) *guest 
 }
 
 // references reads a list of event IDs in either form.
-func references(t *testing.T, raw json.RawMessage) []matrix.EventID {
+func references(t testing.TB, raw json.RawMessage) []matrix.EventID {
 	t.Helper()
 	var list []json.RawMessage
 	if err := json.Unmarshal(raw, &list); err != nil {

@@ -65,6 +65,10 @@ func NewFederation(t testing.TB, n int, change func(i int, o *Options)) *Federat
 	for _, name := range []matrix.ServerName{Outside, Stranger} {
 		f.addresses[name] = net.JoinHostPort(FreeLoopback(t), FederationPort)
 	}
+	crowd := net.JoinHostPort(FreeLoopback(t), FederationPort)
+	for i := range MaxCrowd {
+		f.addresses[peer(i)] = crowd
+	}
 	for i := range options {
 		f.Servers = append(f.Servers, New(t, f.prepare(options[i])))
 	}
@@ -210,18 +214,57 @@ func (f *Federation) Outsider(name string) *Outsider {
 	o := &Outsider{f: f, Name: matrix.ServerName(name), Key: key, http: f.Client(), Requests: make(chan string, 10000)}
 	dir := f.t.TempDir()
 	certFile, keyFile := f.Certificate(dir, name)
-	l, err := net.Listen("tcp", f.addresses[matrix.ServerName(name)])
+	f.listen(f.addresses[matrix.ServerName(name)], certFile, keyFile, o.serve)
+	return o
+}
+
+// MaxCrowd is how many outsiders Crowd can make.
+const MaxCrowd = 128
+
+func peer(i int) matrix.ServerName { return matrix.ServerName(fmt.Sprintf("peer%d.example", i)) }
+
+// Crowd makes n outsiders, peer0.example and so on, which share one listener.
+func (f *Federation) Crowd(n int) []*Outsider {
+	f.t.Helper()
+	var names []string
+	byName := map[string]*Outsider{}
+	list := make([]*Outsider, n)
+	client := f.Client()
+	client.Transport.(*http.Transport).MaxIdleConnsPerHost = 16
+	for i := range list {
+		key, err := signing.Generate(rand.Reader)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		list[i] = &Outsider{f: f, Name: peer(i), Key: key, http: client, Requests: make(chan string, 100)}
+		names = append(names, string(peer(i)))
+		byName[names[i]] = list[i]
+	}
+	certFile, keyFile := f.Certificate(f.t.TempDir(), names...)
+	f.listen(f.addresses[peer(0)], certFile, keyFile, func(w http.ResponseWriter, r *http.Request) {
+		if o := byName[r.Host]; o != nil {
+			o.serve(w, r)
+			return
+		}
+		http.NotFound(w, r)
+	})
+	return list
+}
+
+// listen serves over TLS until the test ends.
+func (f *Federation) listen(address, certFile, keyFile string, fn http.HandlerFunc) {
+	f.t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(o.serve), ReadHeaderTimeout: time.Minute}
+	srv := &http.Server{Handler: fn, ReadHeaderTimeout: time.Minute}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		_ = srv.ServeTLS(l, certFile, keyFile) // always an error, in the end that it was closed
 	}()
 	f.t.Cleanup(func() { _ = srv.Close(); <-done })
-	return o
 }
 
 func (o *Outsider) serve(w http.ResponseWriter, r *http.Request) {
