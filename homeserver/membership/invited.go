@@ -44,7 +44,7 @@ func (s *Service) ReceiveInvite(ctx context.Context, as, origin matrix.ServerNam
 	known := hearsay{version: v, federate: true, direct: event.Member(e).IsDirect}
 	for i := range told.list {
 		t := &told.list[i]
-		known.take(t.Type, *t.StateKey, t.Sender, t.Content)
+		known.learn(t.Type, *t.StateKey, t.Sender, t.Content) // who has set state may be gone; what they have set is told to nobody who may not know them
 	}
 	if !known.federate && known.creator.Server() != as {
 		return nil, matrix.Forbidden("Nobody of another server can be in this room.")
@@ -175,9 +175,9 @@ type told struct {
 	err  error // why the invitation must be refused
 }
 
-// readStripped reads the state that comes with an invitation or a knock. Whole events are checked; what is not signed by whom it names
-// is left out. From room version 12 on there must be the create event, and no event may be wrong; before, servers of old age send
-// fewer members of each event, which is taken for what it is.
+// readStripped reads the state that comes with an invitation or a knock. From room version 12 on it must be whole events, the create event
+// among them, and none of them wrong; one whose signature cannot be checked is left out. Before, servers of old age send fewer members of
+// each event, which is taken for what it is: as true as who sent it.
 func (s *Service) readStripped(ctx context.Context, v *matrix.RoomVersion, id matrix.RoomID, list []jsontext.Value) told {
 	var out told
 	bad := func(why string) told {
@@ -197,13 +197,13 @@ func (s *Service) readStripped(ctx context.Context, v *matrix.RoomVersion, id ma
 			}
 			continue
 		case whole:
-			if signed := s.signedBySender(ctx, e); signed != nil && !v.RoomIDHash || errors.Is(signed, signing.ErrBadSignature) {
-				if v.RoomIDHash {
+			if v.RoomIDHash && !e.Is(auth.TypeCreate, "") { // the ID of the room is the hash of its create event, which proves that one
+				switch err := s.checkSignature(ctx, e, e.Sender.Server()); {
+				case errors.Is(err, signing.ErrBadSignature):
 					return bad("An event of invite_room_state is not signed by its sender's server.")
+				case err != nil:
+					continue
 				}
-				continue
-			} else if signed != nil && !e.Is(auth.TypeCreate, "") { // the ID of the room is the hash of its create event, which proves it
-				continue
 			}
 			created = created || e.Is(auth.TypeCreate, "")
 			out.list = append(out.list, stripped{e.Type, e.StateKey, e.Sender, e.Content})
@@ -219,10 +219,6 @@ func (s *Service) readStripped(ctx context.Context, v *matrix.RoomVersion, id ma
 		return told{err: matrix.Errorf(http.StatusBadRequest, matrix.CodeMissingParam, "invite_room_state lacks the create event.")}
 	}
 	return out
-}
-
-func (s *Service) signedBySender(ctx context.Context, e *event.Event) error {
-	return s.checkSignature(ctx, e, e.Sender.Server())
 }
 
 // oldStripped reads one event of stripped state in the form for clients.

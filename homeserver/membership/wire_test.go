@@ -196,7 +196,7 @@ func (w *wire) set(fn func(*wire)) {
 }
 
 // newWire starts servers named one.example, two.example, ... that are each other's partners.
-func newWire(t *testing.T, database string, n int, tenants ...string) (*wire, []*hstest.Server) {
+func newWire(t testing.TB, database string, n int, tenants ...string) (*wire, []*hstest.Server) {
 	t.Helper()
 	w := &wire{servers: map[matrix.ServerName]*hstest.Server{}, keys: map[matrix.ServerName]signing.Key{}, down: map[matrix.ServerName]bool{}, denied: map[matrix.ServerName]bool{}}
 	var list []*hstest.Server
