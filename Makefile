@@ -8,6 +8,7 @@
 #   make run      a server with hansa.yaml
 #   make sim      servers on a network that loses and reorders, SEEDS runs in every room version; all must agree
 #   make chaos    the server killed 100 times on each database under load, and its surroundings taken away
+#   make interop   two servers over TLS, Hansa and the Synapse of Debian sid; needs root, installs what it needs
 #   make fuzz     every fuzz target for FUZZTIME each
 
 SHELL := /bin/bash
@@ -54,6 +55,12 @@ sim:
 
 chaos: setup
 	HANSA_CHAOS_KILLS=$(KILLS) test/setup/postgres.sh run $(GO) test -count=1 -timeout 90m -v ./test/chaos
+
+# The files carry the build tag interop, so that no other target runs them.
+interop: setup
+	test/interop/setup.sh
+	$(GO) vet -tags interop ./test/interop
+	$(GO) test -tags interop -count=1 -timeout 30m -v ./test/interop
 
 bench: bench-go bench-load
 
