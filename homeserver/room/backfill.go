@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 const (
 	// backfillPage is how many events are asked for at once, maxBackfillServers how many servers are tried.
 	backfillPage       = 100
-	maxBackfillServers = 3
+	maxBackfillServers = 6
 	// backfillTimeout is how long one call may take.
 	backfillTimeout = 20 * time.Second
 )
@@ -78,7 +79,7 @@ func (s *Service) gaps(ctx context.Context, id matrix.RoomID) ([]matrix.EventID,
 	return out, unavailable(err)
 }
 
-// neighbours are a tenant of ours that is in the room and the other servers in it, those with the most power first.
+// neighbours are a tenant of ours that is in the room and the other servers in it: the one that made the room, then those with the most power.
 func (l *live) neighbours(s *Service) (as matrix.ServerName, servers []matrix.ServerName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,16 +103,17 @@ func (l *live) neighbours(s *Service) (as matrix.ServerName, servers []matrix.Se
 	for server := range best {
 		servers = append(servers, server)
 	}
+	first := l.rules.Create().Sender.Server()
 	slices.SortFunc(servers, func(a, b matrix.ServerName) int {
-		switch x, y := best[a], best[b]; {
-		case x > y:
+		switch {
+		case a == first:
 			return -1
-		case x < y:
+		case b == first:
 			return 1
-		case a < b:
-			return -1
+		case best[a] != best[b]:
+			return cmp.Compare(best[b], best[a])
 		}
-		return 1
+		return cmp.Compare(a, b)
 	})
 	return as, servers
 }

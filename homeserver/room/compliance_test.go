@@ -60,7 +60,7 @@ func newTown(k *kit, version string) *town {
 
 // fresh gives the rooms an empty memory.
 func (c *town) fresh() {
-	c.rooms = room.New(room.Deps{DB: c.db, Stream: c.stream, Policy: c.engine, Parties: c.facts, Keys: c.keys, Keyring: c.others, Log: storagetest.Quiet()})
+	c.rooms = room.New(room.Deps{DB: c.db, Stream: c.stream, Policy: c.engine, Parties: c.facts, Keys: c.keys, Keyring: c.others, Remote: c.remote, Log: storagetest.Quiet()})
 }
 
 // sends is an event of another server that comes in, from whomever.
