@@ -207,6 +207,9 @@ func (s *Server) follow(ctx context.Context, e *storage.Entry) {
 		if err := s.renewAgreements(ctx); err != nil {
 			s.log.WithError(err).Error("agreements could not be read again")
 		}
+		s.Accounts.ForgetFar()
+		s.Keys.Recheck()
+		s.Media.Recheck()
 	case storage.NoticePolicy:
 		s.nodes.heard(e.Ref)
 	}

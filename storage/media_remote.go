@@ -36,6 +36,11 @@ func (tx *Tx) ListUnusedMedia(limit int) ([]Media, error) {
 	return tx.remoteMedia(`SELECT server, media_id, size FROM remote_media ORDER BY used_ts, server, media_id LIMIT $1`, limit)
 }
 
+// ListMediaServers returns the servers of which there are copies.
+func (tx *Tx) ListMediaServers() ([]matrix.ServerName, error) {
+	return tx.serverNames(`SELECT DISTINCT server FROM remote_media ORDER BY 1`)
+}
+
 // ListServerMedia returns copies of media of one server.
 func (tx *Tx) ListServerMedia(server matrix.ServerName, limit int) ([]Media, error) {
 	return tx.remoteMedia(`SELECT server, media_id, size FROM remote_media WHERE server = $1 ORDER BY media_id LIMIT $2`, string(server), limit)

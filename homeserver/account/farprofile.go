@@ -78,6 +78,13 @@ func (f *farProfiles) put(k farKey, p Profile) {
 	f.profiles[k] = farProfile{p, f.now().Add(life)}
 }
 
+// ForgetFar forgets the profiles of users of other servers.
+func (s *Service) ForgetFar() {
+	s.far.mu.Lock()
+	defer s.far.mu.Unlock()
+	clear(s.far.profiles)
+}
+
 // fetchProfile returns the profile of a user of another server to somebody whom policy lets see it. The answer unknown stands for
 // everything that a server may say but a profile.
 //

@@ -27,7 +27,7 @@ const maxArrival = 200
 const recentArrival = 5 * time.Minute
 
 // Announcer returns the follower that tells other servers of changed devices and keys, by way of the outbox, and forgets what is kept of
-// users with whom nobody shares a room any more, or of servers with which nobody has to do any more.
+// users with whom nobody shares a room any more.
 //
 // spec: server-server-api#device-management
 func (s *Service) Announcer() stream.Follower {
@@ -58,8 +58,6 @@ type news struct {
 	met map[matrix.UserID]map[matrix.ServerName]bool
 	// lost are users of other servers who may share no room any more.
 	lost map[matrix.UserID]bool
-	// agreements changed.
-	agreements bool
 }
 
 func (a *announcer) handle(ctx context.Context, entries []storage.Entry, _ int64) error {
@@ -102,8 +100,6 @@ func (s *Service) read(ctx context.Context, entries []storage.Entry) (*news, err
 	for i := range entries {
 		e := &entries[i]
 		switch {
-		case e.Kind == storage.KindNotice && e.Name == storage.NoticeAgreement:
-			n.agreements = true
 		case e.Kind == storage.KindDeviceList:
 			local, err := s.isLocal(ctx, e.UserID)
 			if err != nil {
@@ -211,23 +207,15 @@ func (a *announcer) servers(ctx context.Context, user matrix.UserID) (out []matr
 	return slices.Compact(out), err
 }
 
-// lose forgets the lists of those who share no room with anybody here, of whose changes nothing is heard any more, and of servers that
-// no tenant may reach.
+// lose forgets the lists of those who share no room with anybody here: of their changes nothing is heard any more.
 func (s *Service) lose(ctx context.Context, n *news) error {
-	if len(n.lost)+len(n.left) == 0 && !n.agreements {
+	if len(n.lost)+len(n.left) == 0 {
 		return nil
 	}
-	var servers []matrix.ServerName
-	err := s.DB.Update(ctx, func(tx *storage.Tx) error {
-		servers = nil
+	return s.DB.Update(ctx, func(tx *storage.Tx) error {
 		some, err := tx.KeepsRemoteLists()
 		if err != nil || !some {
 			return err
-		}
-		if n.agreements {
-			if servers, err = tx.LoadKeptServers(); err != nil {
-				return err
-			}
 		}
 		users := sortedKeys(n.lost)
 		for _, room := range sortedKeys(n.left) {
@@ -247,49 +235,6 @@ func (s *Service) lose(ctx context.Context, n *news) error {
 		}
 		return tx.DropRemoteLists(slices.DeleteFunc(sortedKeys(kept), func(u matrix.UserID) bool { return sharing[u] }))
 	})
-	if err != nil {
-		return err
-	}
-	for _, name := range servers {
-		if err := s.dropServer(ctx, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropServer forgets what is kept of users of a server that no tenant of those who share a room with them may reach.
-func (s *Service) dropServer(ctx context.Context, name matrix.ServerName) error {
-	var users []matrix.UserID
-	var tenants []matrix.ServerName
-	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-		if users, err = tx.LoadKeptUsers(name); err != nil {
-			return err
-		}
-		seen := map[matrix.ServerName]bool{}
-		for _, u := range users[:min(len(users), maxLists)] {
-			list, err := tx.LoadSharingTenants(u)
-			if err != nil {
-				return err
-			}
-			for _, t := range list {
-				seen[t] = true
-			}
-		}
-		tenants = sortedKeys(seen)
-		return nil
-	})
-	if err != nil || len(users) == 0 {
-		return err
-	}
-	for _, as := range tenants {
-		d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.FederationOutbound, Time: s.Now(), Tenant: policy.Tenant{Name: string(as)},
-			Subject: policy.ServerParty(string(as), true), Server: &policy.Server{Name: string(name)}})
-		if d.Allow || d.Err != nil {
-			return nil
-		}
-	}
-	return s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.DropRemoteLists(users) })
 }
 
 // mayHear returns which servers may know of a user's keys.

@@ -609,12 +609,12 @@ func TestAnnouncer_ForgetsLists(t *testing.T) {
 		r.member(anna, "leave")
 		kept(1)
 		// Agreements change: what is kept goes where nobody may reach the server.
-		w.update(func(tx *storage.Tx) error { return tx.Announce(storage.NoticeAgreement, string(acme)) })
+		w.must(w.forgetStrangers(w.ctx))
 		kept(1)
 		w.wall.mu.Lock()
 		w.wall.denied[[2]string{string(acme), string(elsewhere)}] = true
 		w.wall.mu.Unlock()
-		w.update(func(tx *storage.Tx) error { return tx.Announce(storage.NoticeAgreement, string(acme)) })
+		w.must(w.forgetStrangers(w.ctx))
 		kept(0)
 		w.query(a, far)
 		kept(1)

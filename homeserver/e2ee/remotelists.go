@@ -11,6 +11,7 @@ import (
 
 	"hansa/federation"
 	"hansa/matrix"
+	"hansa/policy"
 	"hansa/storage"
 )
 
@@ -309,7 +310,6 @@ func (s *Service) wakeLists() {
 func (s *Service) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var pruned time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -325,17 +325,22 @@ func (s *Service) Run(ctx context.Context) error {
 		} else {
 			wait = time.Minute
 		}
-		if now := s.Now(); now.Sub(pruned) >= time.Hour || now.Before(pruned) {
-			pruned = now
-			if err := s.DB.Update(ctx, func(tx *storage.Tx) error {
-				_, err := tx.PruneReceivedToDevice(now.Add(-seenFor).UnixMilli())
-				return err
-			}); err != nil && ctx.Err() == nil {
-				s.log.WithError(err).Warn("old IDs of messages were not removed; trying again later")
+		if now := s.Now(); now.Sub(time.UnixMilli(s.checked.Load())).Abs() >= time.Hour {
+			s.checked.Store(now.UnixMilli())
+			if err := s.tidy(ctx, now); err != nil && ctx.Err() == nil {
+				s.log.WithError(err).Warn("what is not needed of other servers was not removed; trying again later")
 			}
 		}
 		timer.Reset(wait)
 	}
+}
+
+// tidy removes what nobody needs any more.
+func (s *Service) tidy(ctx context.Context, now time.Time) error {
+	return errors.Join(s.forgetStrangers(ctx), s.DB.Update(ctx, func(tx *storage.Tx) error {
+		_, err := tx.PruneReceivedToDevice(now.Add(-seenFor).UnixMilli())
+		return err
+	}))
 }
 
 func (s *Service) nextStale(ctx context.Context) (time.Duration, bool) {
@@ -403,4 +408,62 @@ func (s *Service) refetchOne(ctx context.Context, l storage.RemoteList) error {
 		now.RetryTS = s.Now().Add(min(minRetry<<now.Failures, maxRetry)).UnixMilli()
 		return tx.SetRemoteList(now)
 	}))
+}
+
+// Recheck makes Run forget what is kept of servers that no tenant may reach any more. It is called when that has changed.
+func (s *Service) Recheck() {
+	s.checked.Store(0)
+	s.wakeLists()
+}
+
+// forgetStrangers does so.
+func (s *Service) forgetStrangers(ctx context.Context) error {
+	var servers []matrix.ServerName
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		servers, err = tx.LoadKeptServers()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range servers {
+		if err := s.dropServer(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropServer forgets what is kept of users of a server that no tenant of those who share a room with them may reach.
+func (s *Service) dropServer(ctx context.Context, name matrix.ServerName) error {
+	var users []matrix.UserID
+	var tenants []matrix.ServerName
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		if users, err = tx.LoadKeptUsers(name); err != nil {
+			return err
+		}
+		seen := map[matrix.ServerName]bool{}
+		for _, u := range users[:min(len(users), maxLists)] {
+			list, err := tx.LoadSharingTenants(u)
+			if err != nil {
+				return err
+			}
+			for _, t := range list {
+				seen[t] = true
+			}
+		}
+		tenants = sortedKeys(seen)
+		return nil
+	})
+	if err != nil || len(users) == 0 {
+		return err
+	}
+	for _, as := range tenants {
+		d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.FederationOutbound, Time: s.Now(), Tenant: policy.Tenant{Name: string(as)},
+			Subject: policy.ServerParty(string(as), true), Server: &policy.Server{Name: string(name)}})
+		if d.Allow || d.Err != nil {
+			return nil
+		}
+	}
+	return s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.DropRemoteLists(users) })
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -61,6 +62,8 @@ type Service struct {
 	watch *watch
 	// stale tells Run that there are lists to be fetched.
 	stale chan struct{}
+	// checked is when Run looked last for what is not needed any more, in ms.
+	checked atomic.Int64
 }
 
 // New returns a Service that is ready to use.

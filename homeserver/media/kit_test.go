@@ -52,6 +52,10 @@ func (r *rules) Decide(_ context.Context, in *policy.Input) policy.Decision {
 	return d
 }
 
+func (r *rules) Consider(ctx context.Context, in *policy.Input) policy.Decision {
+	return r.Decide(ctx, in)
+}
+
 func (r *rules) Fresh(policy.Decision) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -347,8 +348,41 @@ func (s *Service) trim(ctx context.Context) error {
 	}
 }
 
-// ForgetServer removes the copies of media of a server.
-func (s *Service) ForgetServer(ctx context.Context, server matrix.ServerName) error {
+// Recheck makes Run remove what is kept of servers with which no tenant has to do any more. It is called when that has changed.
+func (s *Service) Recheck() {
+	select {
+	case s.recheck <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Service) forgetStrangers(ctx context.Context) error {
+	var servers []matrix.ServerName
+	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		servers, err = tx.ListMediaServers()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range servers {
+		known := slices.ContainsFunc(s.Tenants, func(as matrix.ServerName) bool {
+			d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.FederationOutbound, Time: s.Now(), Tenant: policy.Tenant{Name: string(as)},
+				Subject: policy.ServerParty(string(as), true), Server: &policy.Server{Name: string(name)}})
+			return d.Allow || d.Err != nil
+		})
+		if known {
+			continue
+		}
+		if err := s.forgetServer(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetServer removes the copies of media of a server.
+func (s *Service) forgetServer(ctx context.Context, server matrix.ServerName) error {
 	for {
 		n := 0
 		err := s.DB.Update(ctx, func(tx *storage.Tx) error {

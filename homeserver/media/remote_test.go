@@ -136,7 +136,14 @@ func TestOpen_OtherServer(t *testing.T) {
 		if got := k.bytes(k.Open(t.Context(), caller(anna), far1("cat"))); string(got) != "a cat" {
 			t.Errorf("content %q", got)
 		}
-		must(t, k.ForgetServer(t.Context(), there))
+		must(t, k.forgetStrangers(t.Context()))
+		k.bytes(k.Open(t.Context(), caller(anna), far1("cat")))
+		if got := p.asked(); len(got) != 0 {
+			t.Errorf("asked %v", got)
+		}
+		k.rules.set(func(in *policy.Input, d *policy.Decision) { d.Allow = in.Point != policy.FederationOutbound })
+		must(t, k.forgetStrangers(t.Context()))
+		k.rules.set(nil)
 		must(t, k.removeFiles(t.Context()))
 		if entries, _ := os.ReadDir(filepath.Dir(file)); len(entries) != 0 {
 			t.Errorf("files are left: %v", entries)

@@ -27,6 +27,8 @@ import (
 type Policy interface {
 	// Decide answers one question.
 	Decide(ctx context.Context, in *policy.Input) policy.Decision
+	// Consider is Decide for looking ahead: nothing is recorded.
+	Consider(ctx context.Context, in *policy.Input) policy.Decision
 	// Fresh says whether nothing changed since the decision.
 	Fresh(d policy.Decision) bool
 }
@@ -67,6 +69,7 @@ type Service struct {
 	memory  *semaphore.Weighted // MiB that decoding may take
 	metrics *metrics
 	far     *far
+	recheck chan struct{}
 	stop    chan struct{}
 	stopped sync.Once
 }
@@ -90,7 +93,7 @@ func New(d Deps) (*Service, error) {
 		st.hosted[t] = true
 	}
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "media"), store: st, waiters: waiters{m: map[string]*waiter{}},
-		memory: semaphore.NewWeighted(memoryBudget), metrics: newMetrics(d.Registerer), far: newFar(d.Now), stop: make(chan struct{})}, nil
+		memory: semaphore.NewWeighted(memoryBudget), metrics: newMetrics(d.Registerer), far: newFar(d.Now), recheck: make(chan struct{}, 1), stop: make(chan struct{})}, nil
 }
 
 // Stop ends the requests that wait for an upload.

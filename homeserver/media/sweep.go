@@ -36,6 +36,10 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+		case <-s.recheck:
+			if err := s.forgetStrangers(ctx); err != nil && ctx.Err() == nil {
+				s.log.WithError(err).Warn("media of servers that are no partners is still there; trying again later")
+			}
 		}
 		if err := s.removeFiles(ctx); err != nil && ctx.Err() == nil {
 			s.log.WithError(err).Warn("removed media is still on the disk; trying again later")
@@ -105,6 +109,9 @@ func (s *Service) sweep(ctx context.Context) error {
 			return err
 		}
 		s.metrics.orphans.Inc()
+	}
+	if err := s.forgetStrangers(ctx); err != nil {
+		return err
 	}
 	others, err := s.store.servers()
 	if err != nil {
