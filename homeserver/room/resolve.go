@@ -37,6 +37,10 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 	if len(distinct) == 1 {
 		return roots[0], nil, nil
 	}
+	key := keyOf(distinct)
+	if known, ok := s.resolutions.find(key); ok {
+		return known.root, known.nodes, nil
+	}
 	f := &fork{s: s, ctx: ctx, roots: distinct, keys: map[event.StateKey]bool{}, events: map[matrix.EventID]*storage.Event{}}
 	f.pending = pending
 	for id, e := range pending {
@@ -46,7 +50,7 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 	if err != nil {
 		return statemap.Hash{}, nil, err
 	}
-	resolved, err := stateres.Resolve(*c)
+	merged, err := stateres.Resolve(*c)
 	if f.failed != nil {
 		err = f.failed
 	}
@@ -55,9 +59,9 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 	}
 	var changes []statemap.Change
 	for k := range f.keys {
-		changes = append(changes, statemap.Change{Key: k, ID: resolved[k]})
+		changes = append(changes, statemap.Change{Key: k, ID: merged[k]})
 	}
-	for k, id := range resolved {
+	for k, id := range merged {
 		if !f.keys[k] && f.unconflicted(k) == "" {
 			changes = append(changes, statemap.Change{Key: k, ID: id})
 		}
@@ -65,6 +69,9 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 	root, nodes, err := statemap.Put(s.loader(ctx), distinct[0], changes)
 	for _, n := range nodes {
 		s.nodes.put(n.Hash, n.Data)
+	}
+	if err == nil && f.failed == nil {
+		s.resolutions.put(key, resolved{root, nodes})
 	}
 	return root, nodes, err
 }

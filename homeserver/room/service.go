@@ -69,6 +69,8 @@ type Service struct {
 	used  *list.List
 	txns  *recentTxns
 	nodes *nodeCache
+	// resolutions are the newest results of state resolution.
+	resolutions *resolutions
 	// budget limits what is fetched from other servers.
 	budget *budget
 	// created is the time of the newest create event.
@@ -87,7 +89,7 @@ func New(d Deps) *Service {
 		d.CacheRooms = 2000
 	}
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "room"), rooms: map[matrix.RoomID]*list.Element{}, used: list.New(),
-		txns: newRecentTxns(20000), nodes: newNodeCache(20000), budget: &budget{buckets: map[string]bucket{}}}
+		txns: newRecentTxns(20000), nodes: newNodeCache(20000), resolutions: newResolutions(2000), budget: &budget{buckets: map[string]bucket{}}}
 }
 
 // IsLocal tells whether a server name is a tenant of this deployment.
