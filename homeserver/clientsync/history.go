@@ -38,6 +38,7 @@ type Page struct {
 	Chunk, State [][]byte
 	Start        string
 	End          string // empty: there is no more
+	at           int64  // where the next page begins
 }
 
 // errHidden is the answer for rooms that somebody may not read; it does not tell whether they exist.
@@ -105,12 +106,40 @@ func pos(e *storage.Event) int64 {
 	return e.Pos
 }
 
-// LoadMessages returns a page of history. It goes on past events that the reader may not see, so that the reader gets to all history.
+// maxFetches is how many times other servers are asked for older history before a page is answered.
+const maxFetches = 2
+
+// LoadMessages returns a page of history. It goes on past events that the reader may not see, so that the reader gets to all history, and where
+// what this deployment has of a room ends, it asks other servers for more.
 //
 // spec: client-server-api#get_matrixclientv3roomsroomidmessages
 func (s *Service) LoadMessages(ctx context.Context, v Viewer, q PageRequest) (*Page, error) {
-	var page *Page
-	err := s.view(ctx, v, q.Room, errHidden(), func(tx *storage.Tx, c *Contacts) error {
+	page, at, more, err := s.loadMessages(ctx, v, q)
+	if err != nil || more || q.Dir == storage.Forward || q.To != nil || !s.isMember(ctx, q.Room, v.User) {
+		return page, err
+	}
+	if incomplete, err := s.Rooms.Incomplete(ctx, q.Room); err != nil || !incomplete {
+		return page, err
+	}
+	for range maxFetches {
+		older, err := s.Rooms.Backfill(ctx, q.Room, q.Limit)
+		if err != nil {
+			return nil, err
+		}
+		if page, at, more, err = s.loadMessages(ctx, v, q); err != nil || more || !older {
+			return page, err
+		}
+		if len(page.Chunk) > 0 {
+			break
+		}
+	}
+	page.End = Token{Pos: at}.String() // another time there may be more
+	return page, nil
+}
+
+// loadMessages reads a page of what is stored. at is where the next one begins, more whether there is one.
+func (s *Service) loadMessages(ctx context.Context, v Viewer, q PageRequest) (page *Page, at int64, more bool, err error) {
+	err = s.view(ctx, v, q.Room, errHidden(), func(tx *storage.Tx, c *Contacts) error {
 		last, err := s.access(tx, v, q.Room)
 		if err != nil {
 			return err
@@ -119,10 +148,11 @@ func (s *Service) LoadMessages(ctx context.Context, v Viewer, q PageRequest) (*P
 		if err := p.run(last); err != nil {
 			return err
 		}
+		at, more = p.at, p.more
 		page, err = p.render()
 		return err
 	})
-	return page, err
+	return page, at, more, err
 }
 
 // paging is the reading of one page.
@@ -136,7 +166,9 @@ type paging struct {
 	start    int64
 	at       int64
 	more     bool
-	found    []*storage.Event
+	// exhausted is set where there are no more events in the database on this side.
+	exhausted bool
+	found     []*storage.Event
 }
 
 func (p *paging) run(last int64) error {
@@ -163,6 +195,7 @@ func (p *paging) run(last int64) error {
 			return err
 		}
 		p.more = len(list) == want
+		p.exhausted = !p.more
 		scanned += len(list)
 		if err := p.take(list, last); err != nil {
 			return err
@@ -179,11 +212,11 @@ func (p *paging) take(list []*storage.Event, last int64) error {
 	}
 	for _, e := range list {
 		if len(p.found) >= p.q.Limit {
-			p.more = true
+			p.more, p.exhausted = true, false
 			return nil
 		}
 		if p.q.To != nil && (p.q.Dir == storage.Backward && e.Pos <= p.q.To.Pos || p.q.Dir == storage.Forward && e.Pos > p.q.To.Pos) || e.Pos > last {
-			p.more = false
+			p.more, p.exhausted = false, false
 			return nil
 		}
 		if p.q.Dir == storage.Backward {

@@ -142,6 +142,15 @@ func (s *Service) Unseen(ctx context.Context, id matrix.RoomID, may func(*policy
 	return n, nil
 }
 
+// Incomplete tells whether older history of a room may be had from other servers: see Backfill.
+func (s *Service) Incomplete(ctx context.Context, id matrix.RoomID) (bool, error) {
+	if s.Remote == nil {
+		return false, nil
+	}
+	gaps, err := s.gaps(ctx, id)
+	return len(gaps) > 0, err
+}
+
 // Audience is who is present in a room, as policy sees it.
 func (s *Service) Audience(ctx context.Context, id matrix.RoomID) (*policy.Audience, error) {
 	l, err := s.live(ctx, id)

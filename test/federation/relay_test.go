@@ -228,3 +228,68 @@ func TestR357_R358_Suspension(t *testing.T) {
 		bob.Until("anna's leaving", membership(room, anna.ID, "leave"))
 	})
 }
+
+// A room in which a stranger once spoke: what comes with the invitation, with the state and with the history shows nothing of that; with an
+// agreement it does.
+func TestR335_R337_R350_HistoryOfAStranger(t *testing.T) {
+	t.Parallel()
+	relays(t, func(t *testing.T, f *hstest.Federation) {
+		one := f.Servers[0]
+		partner(t, one, "approve", "two.example")
+		anna, bob, carl := one.User("anna"), f.Servers[1].User("bob"), f.Servers[2].User("carl")
+		room := bob.CreateRoom(object{"preset": "public_chat", "power_level_content_override": object{"state_default": 0}})
+		bob.Send(room, "before the stranger")
+		carl.Must("PUT", "/profile/"+hstest.Esc(string(carl.ID))+"/displayname", object{"displayname": "canary name"})
+		carl.Must("POST", via(room, f.Servers[1]), object{})
+		carl.Must("PUT", "/rooms/"+hstest.Esc(room)+"/state/m.room.topic", object{"topic": "canary topic"})
+		carl.Must("PUT", "/rooms/"+hstest.Esc(room)+"/state/org.example.state/x", object{"text": "canary state"})
+		carl.Send(room, "canary message")
+		bob.Until("carl's words", has(room, "canary message"))
+		bob.Send(room, "answer to the stranger")
+		carl.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", object{"reason": "canary reason"})
+		bob.Until("carl's leaving", membership(room, carl.ID, "leave"))
+		bob.Must("PUT", "/rooms/"+hstest.Esc(room)+"/state/m.room.topic", object{"topic": "of a partner"})
+		bob.Send(room, "after the stranger")
+
+		bob.Must("POST", "/rooms/"+hstest.Esc(room)+"/invite", object{"user_id": string(anna.ID)})
+		anna.Until("bob's invitation", func(a hstest.Answer) bool { return a.Get("rooms", "invite", room) != nil })
+		nowhere(t, anna, room, "canary", "carl")
+		anna.Must("POST", via(room, f.Servers[1]), object{})
+		bob.Until("anna's coming", membership(room, anna.ID, "join"))
+		var history strings.Builder
+		from := ""
+		for range 20 {
+			a := anna.Must("GET", "/rooms/"+hstest.Esc(room)+"/messages?dir=b&limit=3"+from, nil)
+			history.Write(a.Raw)
+			end := a.String("end")
+			if end == "" {
+				break
+			}
+			from = "&from=" + url.QueryEscape(end)
+		}
+		for _, want := range []string{"before the stranger", "answer to the stranger", "after the stranger"} {
+			if !strings.Contains(history.String(), want) {
+				t.Errorf("the history lacks %q: %.3000s", want, history.String())
+			}
+		}
+		if strings.Contains(history.String(), "canary") || strings.Contains(history.String(), "carl") {
+			t.Errorf("the history shows a stranger: %.3000s", history.String())
+		}
+		nowhere(t, anna, room, "canary", "carl")
+		if a := say(anna, room, "hello"); a.Status != 200 {
+			t.Errorf("our message where the stranger is gone: %d %s", a.Status, a.Raw)
+		}
+		partner(t, one, "approve", "three.example")
+		deadline := 100
+		for ; deadline > 0; deadline-- {
+			a := anna.Must("GET", "/rooms/"+hstest.Esc(room)+"/messages?dir=b&limit=100", nil)
+			if strings.Count(string(a.Raw), `"canary message"`) == 1 {
+				break
+			}
+			anna.Sync(0)
+		}
+		if deadline == 0 {
+			t.Error("the history does not show the new partner's words")
+		}
+	})
+}
