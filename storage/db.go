@@ -41,6 +41,8 @@ type Options struct {
 	// Publish receives, after each commit of this process, the entries that it added to the log: all positions from first to last.
 	// It must return at once. Calls may come out of order where several transactions run at a time (PostgreSQL).
 	Publish func(first, last int64, entries []Entry)
+	// Node, where it is set, is the name under which this process has its sessions in PostgreSQL: see Tx.EndSessions.
+	Node string
 	// Readers is how many connections serve reads (and, on PostgreSQL, updates); 0 means 8.
 	Readers int
 	// Now is the clock; nil means time.Now.
@@ -196,7 +198,13 @@ func (db *DB) connect(ctx context.Context) (*conn, error) {
 		}
 		return nil, err
 	}
-	return &conn{c: c, stmts: map[string]*sql.Stmt{}}, nil
+	out := &conn{c: c, stmts: map[string]*sql.Stmt{}}
+	if db.opts.Node != "" && db.d.nameSession != "" {
+		if _, err := c.ExecContext(ctx, db.d.nameSession, sessionName(db.opts.Node)); err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), c.Close())
+		}
+	}
+	return out, nil
 }
 
 // Fail gives the database up, for good: what was written may not be on the disk, and only a new process reads what is. Everything

@@ -28,6 +28,9 @@ type dialect struct {
 	isUnique, isRetry, isGone, isBroken func(error) bool
 	// clock is the time of the database in ms, the same for all nodes. SQLite has one process and takes its own.
 	clock string
+	// nameSession gives a session a name, endSessions ends the sessions of a name that are in the middle of something; both are empty
+	// where there is one process.
+	nameSession, endSessions string
 	// lockMigrations is run in the migration transaction so that several starting nodes take turns.
 	lockMigrations string
 }

@@ -48,8 +48,10 @@ type Lease struct {
 	Name  string
 	Node  string
 	Epoch int64
-	// Free is true when the time of the holder is over, by the clock of the database.
+	// Free is true when nobody holds it: it was given back, or the time of the holder is over by the clock of the database.
 	Free bool
+	// Lost is true when it was not given back.
+	Lost bool
 }
 
 // TouchNode says that a node lives for a while from now, and forgets those whose time was over long ago. Times are those of the database.
@@ -89,14 +91,16 @@ func (tx *Tx) LoadLeases() ([]Lease, error) {
 	var out []Lease
 	err := tx.query(func(r *sql.Rows) error {
 		var l Lease
-		var free int64
-		if err := r.Scan(&l.Name, &l.Node, &l.Epoch, &free); err != nil {
+		var free, ended int64
+		if err := r.Scan(&l.Name, &l.Node, &l.Epoch, &free, &ended); err != nil {
 			return err
 		}
 		l.Free = free != 0
+		l.Lost = l.Free && ended == 0
 		out = append(out, l)
 		return nil
-	}, `SELECT name, node_id, epoch, CASE WHEN expires_ts <= `+tx.db.d.clock+` THEN 1 ELSE 0 END FROM leases ORDER BY name`)
+	}, `SELECT name, node_id, epoch, CASE WHEN expires_ts <= `+tx.db.d.clock+` THEN 1 ELSE 0 END, CASE WHEN expires_ts = 0 THEN 1 ELSE 0 END
+		FROM leases ORDER BY name`)
 	return out, err
 }
 
@@ -130,6 +134,32 @@ func (tx *Tx) RenewLeases(node string, ttl time.Duration) (map[string]int64, err
 func (tx *Tx) FreeLease(l Lease) error {
 	_, err := tx.exec(`UPDATE leases SET expires_ts = 0 WHERE name = $1 AND node_id = $2 AND epoch = $3`, l.Name, l.Node, l.Epoch)
 	return err
+}
+
+// EndLease ends a lease whose holder's time is over; false when somebody else did that, or the holder has renewed it.
+func (tx *Tx) EndLease(l Lease) (bool, error) {
+	n, err := tx.exec(`UPDATE leases SET expires_ts = 0 WHERE name = $1 AND node_id = $2 AND epoch = $3 AND expires_ts > 0 AND expires_ts <= `+tx.db.d.clock,
+		l.Name, l.Node, l.Epoch)
+	return n == 1, err
+}
+
+// PruneLeases forgets leases whose name begins in a certain way and that nobody holds.
+func (tx *Tx) PruneLeases(prefix string) error {
+	_, err := tx.exec(`DELETE FROM leases WHERE expires_ts = 0 AND substr(name, 1, $1) = $2`, int64(len(prefix)), prefix)
+	return err
+}
+
+// sessionName is what the sessions of a node are called in the database.
+func sessionName(node string) string { return "hansa " + node }
+
+// EndSessions ends what a node has under way in the database, and its transactions with it: one that is paused or cut off would hold up the
+// others for as long as its transaction is open. It returns how many sessions there were. SQLite has no other nodes.
+func (tx *Tx) EndSessions(node string) (n int64, err error) {
+	if tx.db.d.endSessions == "" {
+		return 0, nil
+	}
+	err = tx.row(tx.db.d.endSessions, []any{sessionName(node)}, &n)
+	return n, err
 }
 
 // Fence makes a transaction that writes fail with ErrNotHeld unless the lease is still held with its epoch. Until the transaction ends

@@ -31,8 +31,9 @@ func postgresDialect() *dialect {
 		},
 		set: func(list any) any { return pq.Array(list) },
 		setup: func(ctx context.Context, c *sql.Conn) error {
+			// Nothing waits inside a transaction. One that does belongs to a node that is paused or cut off, and holds up all others.
 			for _, s := range []string{"SET synchronous_commit = on", "SET statement_timeout = 30000", "SET lock_timeout = 20000",
-				"SET idle_in_transaction_session_timeout = 60000", "SET standard_conforming_strings = on", "SET jit = off"} {
+				"SET idle_in_transaction_session_timeout = 4000", "SET standard_conforming_strings = on", "SET jit = off"} {
 				if _, err := c.ExecContext(ctx, s); err != nil {
 					return fmt.Errorf("%s: %w", s, err)
 				}
@@ -49,11 +50,14 @@ func postgresDialect() *dialect {
 			}
 			return nil
 		},
-		isUnique:       func(err error) bool { return pgCode(err) == "23505" },
-		isRetry:        func(err error) bool { c := pgCode(err); return c == "40001" || c == "40P01" },
-		isGone:         isGonePostgres,
-		isBroken:       func(error) bool { return false }, // PostgreSQL looks after its own disk
-		clock:          "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+		isUnique:    func(err error) bool { return pgCode(err) == "23505" },
+		isRetry:     func(err error) bool { c := pgCode(err); return c == "40001" || c == "40P01" },
+		isGone:      isGonePostgres,
+		isBroken:    func(error) bool { return false }, // PostgreSQL looks after its own disk
+		clock:       "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+		nameSession: "SELECT set_config('application_name', $1, false)",
+		endSessions: `SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1
+			AND state IS DISTINCT FROM 'idle' AND pid <> pg_backend_pid()`,
 		lockMigrations: "SELECT pg_advisory_xact_lock(4815162342)",
 	}
 }
@@ -69,7 +73,7 @@ func pgCode(err error) string {
 func isGonePostgres(err error) bool {
 	var ne net.Error
 	switch c := pgCode(err); {
-	case strings.HasPrefix(c, "08"), strings.HasPrefix(c, "57P"):
+	case strings.HasPrefix(c, "08"), strings.HasPrefix(c, "57P"), c == "25P03": // the last: this node was paused in a transaction
 		return true
 	case c != "":
 		return false

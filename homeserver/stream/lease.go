@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"hansa/storage"
 )
 
@@ -49,7 +51,11 @@ type keeper struct {
 
 	mu     sync.Mutex
 	claims map[string]*claim // guarded by mu, and so are the claims
+	own    *storage.DB       // guarded by mu; nil while run does not run
 }
+
+// alive begins the name of the lease by which a node shows that it lives. The rest is the node's name.
+const alive = "node."
 
 func newKeeper(s *Stream, ttl time.Duration) *keeper {
 	if ttl == 0 {
@@ -69,7 +75,7 @@ func (k *keeper) count() int {
 	defer k.mu.Unlock()
 	n := 0
 	for _, c := range k.claims {
-		if c.lease != nil {
+		if c.lease != nil && !c.gone {
 			n++
 		}
 	}
@@ -91,8 +97,30 @@ func (k *keeper) soon() {
 	}
 }
 
-// run renews what is held and takes what is free, until ctx ends.
+// run renews what is held and takes what is free, until ctx ends. It does so on a connection of its own, so that a node whose other
+// connections are all busy does not look like one that is dead.
 func (k *keeper) run(ctx context.Context) error {
+	var own *storage.DB
+	for own == nil {
+		var err error
+		if own, err = storage.Open(ctx, k.s.keeping); err == nil {
+			break
+		}
+		if own = nil; ctx.Err() != nil {
+			return nil
+		}
+		k.s.log.WithError(err).Warn("no connection for leases; trying again")
+		if !pass(ctx, time.Second) {
+			return nil
+		}
+	}
+	k.setOwn(own)
+	defer func() {
+		k.setOwn(nil)
+		if err := own.Close(); err != nil {
+			k.s.log.WithError(err).Warn("the connection for leases did not close well")
+		}
+	}()
 	tick := time.NewTicker(k.ttl / 5)
 	defer tick.Stop()
 	for {
@@ -112,14 +140,33 @@ func (k *keeper) run(ctx context.Context) error {
 	}
 }
 
+func (k *keeper) setOwn(db *storage.DB) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.own = db
+}
+
+// db is the connection for leases, or what there is before run has begun and after it has ended.
+func (k *keeper) db() *storage.DB {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.own != nil {
+		return k.own
+	}
+	return k.s.db
+}
+
 // renew prolongs what is held. What another node has taken is lost.
 func (k *keeper) renew(ctx context.Context) {
-	if k.count() == 0 {
-		return
-	}
 	began := time.Now()
 	var held map[string]int64
-	err := k.s.db.Update(ctx, func(tx *storage.Tx) (err error) { held, err = tx.RenewLeases(k.s.node, k.ttl); return err })
+	err := k.db().Update(ctx, func(tx *storage.Tx) (err error) {
+		if held, err = tx.RenewLeases(k.s.node, k.ttl); err != nil || held[alive+k.s.node] > 0 {
+			return err
+		}
+		_, _, err = tx.TakeLease(alive+k.s.node, k.s.node, k.ttl)
+		return err
+	})
 	if err != nil {
 		if ctx.Err() == nil {
 			k.s.log.WithError(err).Warn("leases could not be renewed; trying again")
@@ -138,6 +185,9 @@ func (k *keeper) keep(held map[string]int64, since time.Time) (unknown map[strin
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for name, epoch := range held {
+		if name == alive+k.s.node {
+			continue
+		}
 		if c := k.claims[name]; c == nil || c.lease == nil || c.lease.lease.Epoch != epoch {
 			unknown[name] = epoch
 		}
@@ -182,11 +232,11 @@ func (k *keeper) wanted() map[string]bool {
 // take takes what is wanted and free.
 func (k *keeper) take(ctx context.Context) error {
 	want := k.wanted()
-	if len(want) == 0 {
-		return nil
-	}
 	var list []storage.Lease
-	if err := k.s.db.Read(ctx, func(tx *storage.Tx) (err error) { list, err = tx.LoadLeases(); return err }); err != nil {
+	if err := k.db().Read(ctx, func(tx *storage.Tx) (err error) { list, err = tx.LoadLeases(); return err }); err != nil {
+		return err
+	}
+	if err := k.bury(ctx, list); err != nil {
 		return err
 	}
 	for _, l := range list {
@@ -198,12 +248,41 @@ func (k *keeper) take(ctx context.Context) error {
 		began := time.Now()
 		var epoch int64
 		var ok bool
-		err := k.s.db.Update(ctx, func(tx *storage.Tx) (err error) { epoch, ok, err = tx.TakeLease(name, k.s.node, k.ttl); return err })
+		err := k.db().Update(ctx, func(tx *storage.Tx) (err error) { epoch, ok, err = tx.TakeLease(name, k.s.node, k.ttl); return err })
 		if err != nil {
 			return err
 		}
 		if l := (storage.Lease{Name: name, Node: k.s.node, Epoch: epoch}); ok && !k.give(l, began) {
 			k.s.free(ctx, l)
+		}
+	}
+	return nil
+}
+
+// bury ends what nodes have under way in the database whose leases ran out: they are dead, paused or cut off, and what they have
+// locked holds up everybody.
+func (k *keeper) bury(ctx context.Context, list []storage.Lease) error {
+	for _, l := range list {
+		if !l.Lost || l.Node == k.s.node {
+			continue
+		}
+		var n int64
+		err := k.db().Update(ctx, func(tx *storage.Tx) error {
+			ok, err := tx.EndLease(l)
+			if err != nil || !ok || l.Name != alive+l.Node {
+				return err
+			}
+			if err := tx.PruneLeases(alive); err != nil {
+				return err
+			}
+			n, err = tx.EndSessions(l.Node)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if l.Name == alive+l.Node {
+			k.s.log.WithFields(logrus.Fields{"node": l.Node, "sessions": n}).Warn("another node does not answer any more")
 		}
 	}
 	return nil

@@ -64,7 +64,8 @@ type Stream struct {
 	poll    time.Duration
 	node    string
 	keeper  *keeper
-	bus     *bus // nil without NATS
+	keeping storage.Options // of the connection for leases
+	bus     *bus            // nil without NATS
 	hearers hearers
 	metrics *metrics
 	hint    chan struct{} // tells Run that another node has written
@@ -88,6 +89,8 @@ func Open(ctx context.Context, o Options) (*Stream, *storage.DB, error) {
 	s := &Stream{log: o.Log.WithField("pkg", "stream"), poll: o.Poll, node: newNodeID(), ahead: map[int64]batch{}, changed: make(chan struct{}),
 		gap: make(chan struct{}, 1), hint: make(chan struct{}, 1)}
 	s.keeper = newKeeper(s, o.LeaseTime)
+	o.Storage.Node = s.node
+	s.keeping = storage.Options{URL: o.Storage.URL, Log: o.Log, Now: o.Storage.Now, Readers: 1, Node: s.node}
 	o.Storage.Publish = s.publish
 	if o.Storage.Log == nil {
 		o.Storage.Log = o.Log

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,10 +43,21 @@ func (a Answer) Code() string {
 
 func (a Answer) String() string { return fmt.Sprintf("%d %.300s", a.Status, a.Raw) }
 
-// Client makes requests to one server.
+// Client makes requests to one server, or to the nodes of one by turns.
 type Client struct {
-	URL  string
+	URL string
+	// More are further nodes.
+	More []string
 	http *http.Client
+	turn atomic.Uint64
+}
+
+// base is the URL for the next request.
+func (c *Client) base() string {
+	if n := c.turn.Add(1) % uint64(len(c.More)+1); n > 0 {
+		return c.More[n-1]
+	}
+	return c.URL
 }
 
 // NewClient returns a client with a pool of connections of its own.
@@ -69,7 +81,7 @@ func (c *Client) Do(ctx context.Context, method, path, token string, body any) (
 		}
 		rd = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.URL+path, rd)
+	req, err := http.NewRequestWithContext(ctx, method, c.base()+path, rd)
 	if err != nil {
 		return Answer{}, err
 	}

@@ -62,18 +62,34 @@ func NewServer(binary, dir, database string) (*Server, error) {
 	if s.Database == "" {
 		s.Database = "sqlite:" + filepath.Join(dir, "data", "hansa.db")
 	}
+	return s, s.configure(dir)
+}
+
+// Sibling writes the configuration of another node of the same deployment, with a folder of its own for what nodes do not share.
+func (s *Server) Sibling(dir string) (*Server, error) {
+	n, err := NewServer(s.Binary, dir, s.Database)
+	if err != nil {
+		return nil, err
+	}
+	n.Env = s.Env
+	return n, n.configure(s.Dir)
+}
+
+// configure writes the configuration; keys, policy and media are in the folder shared.
+func (s *Server) configure(shared string) error {
+	client, admin := strings.TrimPrefix(s.URL, "http://"), strings.TrimPrefix(s.Admin, "http://")
 	text := fmt.Sprintf(`data_dir: %[1]s/data
 database: %[2]q
 listen: {client: %[3]q, admin: %[4]q}
-tenants: [{name: %[5]s, signing_key_file: %[1]s/keys/key, registration: open, public_url: http://%[3]s}]
-policy: {bundles: [%[1]s/policy]}
-media: {path: %[1]s/media}
+tenants: [{name: %[5]s, signing_key_file: %[6]s/keys/key, registration: open, public_url: http://%[3]s}]
+policy: {bundles: [%[6]s/policy]}
+media: {path: %[6]s/media}
 limits: {enabled: false}
-`, dir, s.Database, client, admin, Tenant)
-	if err := os.MkdirAll(filepath.Join(dir, "policy"), 0o700); err != nil {
-		return nil, err
+`, s.Dir, s.Database, client, admin, Tenant, shared)
+	if err := os.MkdirAll(filepath.Join(shared, "policy"), 0o700); err != nil {
+		return err
 	}
-	return s, os.WriteFile(filepath.Join(dir, "hansa.yaml"), []byte(text), 0o600)
+	return os.WriteFile(filepath.Join(s.Dir, "hansa.yaml"), []byte(text), 0o600)
 }
 
 // freePort finds an address that nobody listens on, below the range that the kernel hands out to outgoing connections, so that it is
@@ -211,6 +227,40 @@ func (s *Server) Ended(within time.Duration) (bool, error) {
 	case <-time.After(within):
 		return false, nil
 	}
+}
+
+// Pause keeps the process from doing anything until Continue.
+func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue ends a Pause.
+func (s *Server) Continue() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Metric reads a metric of the process, summed over its labels.
+func (s *Server) Metric(ctx context.Context, name string) (sum float64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer discard(resp.Body)
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var v float64
+		if metric, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && (metric == name || strings.HasPrefix(metric, name+"{")) {
+			if _, err := fmt.Sscan(value, &v); err == nil {
+				sum += v
+			}
+		}
+	}
+	return sum, nil
 }
 
 // Pid is the number of the process.

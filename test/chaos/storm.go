@@ -26,6 +26,10 @@ type Plan struct {
 	Kinds []string
 	// Aims are the kinds of requests that kills are aimed at; none means all that the lanes make.
 	Aims []string
+	// Nodes are further nodes of the server, which run already; requests go to all of them by turns. Front, when set, is the URL that
+	// requests go to instead.
+	Nodes []*Server
+	Front string
 	// Strike takes something away and gives it back, instead of killing the process. The load goes on meanwhile, and may be told 5xx.
 	Strike func(ctx context.Context, rng *rand.Rand) error
 }
@@ -79,7 +83,14 @@ func NewStorm(p Plan, s *Server) *Storm {
 	}
 	open := make(chan struct{})
 	close(open)
-	return &Storm{Plan: p, Server: s, Client: NewClient(s.URL), rng: rand.New(rand.NewPCG(p.Seed, 0)), stop: make(chan struct{}), open: open,
+	client := NewClient(s.URL)
+	for _, n := range p.Nodes {
+		client.More = append(client.More, n.URL)
+	}
+	if p.Front != "" {
+		client = NewClient(p.Front)
+	}
+	return &Storm{Plan: p, Server: s, Client: client, rng: rand.New(rand.NewPCG(p.Seed, 0)), stop: make(chan struct{}), open: open,
 		count: map[string]int{}}
 }
 
