@@ -63,8 +63,8 @@ const (
 	Outlier
 	// Backfilled events are history from before this server was in the room.
 	Backfilled
-	// Relayed events are members' of another server that came by send_join, send_leave or send_knock: this server, which let them in,
-	// sends them on to the others in the room.
+	// Relayed events came by send_join, send_leave or send_knock: those of another server are sent on to the others in the room by this one,
+	// which let them in; those of our users by the server that they were handed in at.
 	Relayed
 )
 

@@ -60,10 +60,10 @@ func (s *session) targets(ctx context.Context, list []target, e *storage.Entry, 
 		}
 		origin := e.Event.Sender.Server()
 		as := origin
+		if s.o.Rooms.IsLocal(as) == (e.Event.Flags&storage.Relayed != 0) {
+			return list, nil // another server sends it
+		}
 		if !s.o.Rooms.IsLocal(as) {
-			if e.Event.Flags&storage.Relayed == 0 {
-				return list, nil
-			}
 			as = s.roster.crowd(e.RoomID).tenant
 		}
 		p := &post{event: e.Event}

@@ -72,7 +72,9 @@ func TestSend_RelaysWhatItLetIn(t *testing.T) {
 		join := member("@n:new.example", "@n:new.example", "join")
 		join.flags = storage.Relayed
 		r.add(join, member("@m:third.example", "@m:third.example", "join"))
-		r.add(message("hello"))
+		handed := member("@bob:acme.example", "@bob:acme.example", "join") // at another server, which sends it to the others
+		handed.flags = storage.Relayed
+		r.add(handed, message("hello"))
 		for _, to := range []matrix.ServerName{far, "new.example", "third.example"} {
 			w.flushed(to)
 		}

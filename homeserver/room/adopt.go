@@ -393,7 +393,7 @@ func (a *adoption) begin(room *storage.Room, before *statemap.Hash, depth int64)
 	for _, node := range nodes {
 		s.nodes.put(node.Hash, node.Data)
 	}
-	join := storage.NewEvent{Event: a.join, Replaces: idOf(a.state[a.join.Key()])}
+	join := storage.NewEvent{Event: a.join, Flags: storage.Relayed, Replaces: idOf(a.state[a.join.Key()])}
 	for _, id := range a.join.AuthEvents {
 		join.AuthRank = max(join.AuthRank, a.byID[id].AuthRank+1)
 	}
