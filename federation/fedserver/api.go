@@ -90,7 +90,9 @@ const (
 	// Requests from one address whose signature was wrong.
 	wrongBurst = 50
 	wrongEvery = time.Second
-	// Requests of one server that are under way, and that wait.
+	// Requests that are under way, of all and of one server, and those of one server that wait. Many may wait for servers that are slow to
+	// answer what we ask them in between.
+	totalActive  = 128
 	originActive = 8
 	originQueue  = 100
 	// Bodies in memory, of one address and of all.
@@ -118,7 +120,7 @@ func New(d Deps) *API {
 		d.Now = time.Now
 	}
 	d.Log = d.Log.WithField("pkg", "fedserver")
-	return &API{Deps: d, txns: newTransactions(maxTransactions), gate: newGate(max(16, 4*runtime.GOMAXPROCS(0)), originActive, originQueue),
+	return &API{Deps: d, txns: newTransactions(maxTransactions), gate: newGate(totalActive, originActive, originQueue),
 		bodies: newBudget(bodiesTotal, bodiesPerAddress), origins: ratelimit.New(originBurst, originEvery, d.Now), joins: ratelimit.New(joinBurst, joinEvery, d.Now),
 		wrong: ratelimit.New(wrongBurst, wrongEvery, d.Now), metrics: newMetrics(d.Registerer), working: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
 }

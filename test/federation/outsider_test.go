@@ -22,6 +22,7 @@ type guest struct {
 	version *matrix.RoomVersion
 	join    *event.Event
 	auth    []matrix.EventID // for a message
+	rules   []matrix.EventID // for the join of another user
 	last    *event.Event
 }
 
@@ -65,6 +66,9 @@ func enter(t testing.TB, o *hstest.Outsider, name, room, version string) *guest 
 		}
 		if e.Type == "m.room.power_levels" || e.Type == "m.room.create" && !v.RoomIDHash {
 			g.auth = append(g.auth, e.ID)
+		}
+		if e.Type == "m.room.power_levels" || e.Type == "m.room.join_rules" || e.Type == "m.room.create" && !v.RoomIDHash {
+			g.rules = append(g.rules, e.ID)
 		}
 	}
 	return g
@@ -114,6 +118,18 @@ func (g *guest) message(body string) *event.Event {
 		g.t.Fatal(err)
 	}
 	g.last = g.build(event.Draft{Type: "m.room.message", Content: content, Depth: g.last.Depth + 1, AuthEvents: g.auth, PrevEvents: []matrix.EventID{g.last.ID}})
+	return g.last
+}
+
+// friend makes the join of another user of the guest's server.
+func (g *guest) friend(name string) *event.Event {
+	g.t.Helper()
+	me := g.id
+	g.id = matrix.UserID("@" + name + ":" + string(g.o.Name))
+	key := string(g.id)
+	g.last = g.build(event.Draft{Type: "m.room.member", StateKey: &key, Content: []byte(`{"displayname":"Friend ` + name + `","membership":"join"}`),
+		Depth: g.last.Depth + 1, AuthEvents: g.rules, PrevEvents: []matrix.EventID{g.last.ID}})
+	g.id = me
 	return g.last
 }
 
