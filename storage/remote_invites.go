@@ -69,9 +69,9 @@ func (tx *Tx) DropRemoteMember(room matrix.RoomID, user matrix.UserID) (bool, er
 const selectRemoteMemberSQL = `SELECT p.user_id, p.room_id, p.membership, p.sender, p.version, p.event_id, p.via, p.json, p.stripped, p.pos
 	FROM remote_memberships p `
 
-// notOvertakenSQL leaves out what a newer membership in the room itself has overtaken.
+// notOvertakenSQL leaves out what a newer membership in the room itself has overtaken. Who is in the room is in it, whatever came by another way.
 const notOvertakenSQL = ` AND NOT EXISTS (SELECT 1 FROM memberships m JOIN rooms r ON r.room_num = m.room_num
-	WHERE m.user_id = p.user_id AND r.room_id = p.room_id AND m.pos > p.pos)`
+	WHERE m.user_id = p.user_id AND r.room_id = p.room_id AND (m.pos > p.pos OR m.membership = 'join'))`
 
 func (tx *Tx) remoteMembers(q string, args ...any) ([]RemoteMember, error) {
 	var out []RemoteMember
@@ -107,6 +107,6 @@ func (tx *Tx) LoadRemoteMembers(user matrix.UserID, since int64) ([]RemoteMember
 
 // CountRemoteInvites returns how many open invitations of that kind a user has.
 func (tx *Tx) CountRemoteInvites(user matrix.UserID) (n int, err error) {
-	err = tx.row(`SELECT COUNT(*) FROM remote_memberships WHERE user_id = $1 AND membership = 'invite'`, []any{dbText(string(user))}, &n)
+	err = tx.row(`SELECT COUNT(*) FROM remote_memberships p WHERE p.user_id = $1 AND p.membership = 'invite'`+notOvertakenSQL, []any{dbText(string(user))}, &n)
 	return n, err
 }

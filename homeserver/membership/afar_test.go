@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/federation"
+	"hansa/homeserver/membership"
 	"hansa/matrix"
 	"hansa/matrix/event"
 	"hansa/matrix/signing"
@@ -36,8 +37,8 @@ func section(a hstest.Answer, name, room string) map[string]map[string]any {
 	return out
 }
 
-// membership is what a server holds for true about a user in a room.
-func membership(t *testing.T, s *hstest.Server, room string, user matrix.UserID) string {
+// memberOf is what a server holds for true about a user in a room.
+func memberOf(t *testing.T, s *hstest.Server, room string, user matrix.UserID) string {
 	t.Helper()
 	var m storage.Member
 	err := s.DB.Read(context.Background(), func(tx *storage.Tx) (err error) { m, _, err = tx.FindMember(matrix.RoomID(room), user); return err })
@@ -59,7 +60,7 @@ func TestInviteAfar_ShownUntilItIsRefused(t *testing.T) {
 		a, b := s[0].User("a"), s[1].User("b")
 		b.Sync(0)
 		room := a.CreateRoom(map[string]any{"name": "the name", "invite": []string{string(b.ID)}})
-		if got := membership(t, s[0], room, b.ID); got != "invite" {
+		if got := memberOf(t, s[0], room, b.ID); got != "invite" {
 			t.Fatalf("at home the membership is %q", got)
 		}
 		got := section(b.Until("the invitation", func(a hstest.Answer) bool { return section(a, "invite", room) != nil }), "invite", room)
@@ -80,7 +81,7 @@ func TestInviteAfar_ShownUntilItIsRefused(t *testing.T) {
 		}
 		b = fresh
 		b.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", map[string]any{"reason": "no"})
-		if got := membership(t, s[0], room, b.ID); got != "leave" {
+		if got := memberOf(t, s[0], room, b.ID); got != "leave" {
 			t.Errorf("the room does not hear of the refusal: %q", got)
 		}
 		gone := b.Until("the end", func(a hstest.Answer) bool { return a.Get("rooms", "leave", room) != nil })
@@ -124,10 +125,10 @@ func TestJoinAfar_EveryRoomVersion(t *testing.T) {
 			room := a.CreateRoom(map[string]any{"preset": "public_chat", "room_version": version, "name": "in " + version})
 			first := a.Send(room, "before")
 			b.Must("POST", "/join/"+hstest.Esc(room)+"?via=one.example", map[string]any{})
-			if got := membership(t, s[0], room, b.ID); got != "join" {
+			if got := memberOf(t, s[0], room, b.ID); got != "join" {
 				t.Errorf("version %s: at the other server %s is %q", version, b.ID, got)
 			}
-			if got := membership(t, s[1], room, b.ID); got != "join" {
+			if got := memberOf(t, s[1], room, b.ID); got != "join" {
 				t.Errorf("version %s: here %s is %q", version, b.ID, got)
 			}
 			if got := b.Must("GET", "/rooms/"+hstest.Esc(room)+"/state/m.room.name", nil).String("name"); got != "in "+version {
@@ -185,6 +186,32 @@ func TestP278_ViaADeniedServerAndAnApprovedOne(t *testing.T) {
 	})
 }
 
+func TestP277_ADirectoryNamesADeniedServer(t *testing.T) {
+	eachWire(t, 2, func(t *testing.T, w *wire, s []*hstest.Server) {
+		a, b := s[0].User("a"), s[1].User("b")
+		room := matrix.RoomID(a.CreateRoom(map[string]any{"preset": "public_chat"}))
+		w.set(func(w *wire) { w.denied["denied.example"] = true })
+		party, err := s[1].Accounts.Party(context.Background(), b.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := membership.Caller{UserID: b.ID, Subject: party, Residents: []matrix.ServerName{"one.example", "denied.example"}}
+		if err := s[1].Members.Join(context.Background(), c, room, ""); code(err) != "403 M_FORBIDDEN" {
+			t.Errorf("join: %v", err)
+		}
+		if err := s[1].Members.Knock(context.Background(), c, room, ""); code(err) != "403 M_FORBIDDEN" {
+			t.Errorf("P281: knock: %v", err)
+		}
+		if got := w.asked(); got != "" {
+			t.Errorf("asked: %s", got)
+		}
+		c.Residents = c.Residents[:1]
+		if err := s[1].Members.Join(context.Background(), c, room, ""); err != nil {
+			t.Errorf("join by a directory that names nobody who is denied: %v", err)
+		}
+	})
+}
+
 func TestR338_JoinedRoomHoldsADeniedServer(t *testing.T) {
 	eachWire(t, 3, func(t *testing.T, w *wire, s []*hstest.Server) {
 		a, b, c := s[0].User("a"), s[1].User("b"), s[2].User("c")
@@ -197,7 +224,7 @@ func TestR338_JoinedRoomHoldsADeniedServer(t *testing.T) {
 		if got := w.asked(); !strings.HasSuffix(got, "one.example make_leave, one.example send_leave") {
 			t.Errorf("asked: %s", got)
 		}
-		if got := membership(t, s[0], room, b.ID); got != "leave" {
+		if got := memberOf(t, s[0], room, b.ID); got != "leave" {
 			t.Errorf("the user is not out again: %q", got)
 		}
 		if raw := string(b.Sync(0).Raw); strings.Contains(raw, room) || strings.Contains(raw, "canary-name") {
@@ -330,7 +357,7 @@ func TestF113_F114_A53_WhoSendsWhat(t *testing.T) {
 		if got := send(id, unsigned.ID, unsigned); !strings.HasPrefix(got, "40") {
 			t.Errorf("without a signature: %s", got)
 		}
-		if got := membership(t, s[0], room, b.ID); got != "" {
+		if got := memberOf(t, s[0], room, b.ID); got != "" {
 			t.Errorf("something was stored: %q", got)
 		}
 		if got := send(id, good.ID, good); got != "<nil>" {
@@ -378,7 +405,7 @@ func TestKnockAfar(t *testing.T) {
 		for _, version := range []string{"7", "10", "12"} {
 			room := a.CreateRoom(map[string]any{"room_version": version, "name": "door", "initial_state": []map[string]any{{"type": "m.room.join_rules", "content": map[string]any{"join_rule": "knock"}}}})
 			b.Must("POST", "/knock/"+hstest.Esc(room)+"?via=one.example", map[string]any{"reason": "please"})
-			if got := membership(t, s[0], room, b.ID); got != "knock" {
+			if got := memberOf(t, s[0], room, b.ID); got != "knock" {
 				t.Fatalf("version %s: %q", version, got)
 			}
 			got := section(b.Until("the knock", func(a hstest.Answer) bool { return section(a, "knock", room) != nil }), "knock", room)
@@ -386,7 +413,7 @@ func TestKnockAfar(t *testing.T) {
 				t.Errorf("version %s: %v", version, got)
 			}
 			b.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", map[string]any{})
-			if got := membership(t, s[0], room, b.ID); got != "leave" {
+			if got := memberOf(t, s[0], room, b.ID); got != "leave" {
 				t.Errorf("version %s: the knock stays: %q", version, got)
 			}
 			b.Must("POST", "/knock/"+hstest.Esc(room)+"?via=one.example", map[string]any{})

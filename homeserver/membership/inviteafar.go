@@ -136,6 +136,8 @@ func (s *Service) inviteFirst(ctx context.Context, m *making, id matrix.RoomID) 
 
 // sendInvite has an invitation signed by the server of whom it invites.
 func (s *Service) sendInvite(ctx context.Context, as matrix.ServerName, e *event.Event, to matrix.ServerName, state []jsontext.Value) (*event.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, asking)
+	defer cancel()
 	answer, err := s.Remote.Invite(ctx, as, to, e.RoomID, e.ID, federation.Invite{RoomVersion: e.Version.ID, Event: event.Federation(e), InviteRoomState: state})
 	if err == nil {
 		var other *event.Event

@@ -212,7 +212,7 @@ func TestInviteAfar_WhatTheOtherServerSays(t *testing.T) {
 		} {
 			w.set(func(w *wire) { w.invited = fn })
 			want(t, what, invite(), 502, matrix.CodeUnknown)
-			if got := membership(t, s[0], id, b.ID); got != "" {
+			if got := memberOf(t, s[0], id, b.ID); got != "" {
 				t.Errorf("%s: the invitation is in the room: %q", what, got)
 			}
 		}

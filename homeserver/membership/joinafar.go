@@ -105,7 +105,9 @@ func (j *entry) decide(ctx context.Context) error {
 // through tries one server. final is true where the user was let in and must not be, or where our own side failed.
 func (j *entry) through(ctx context.Context, to matrix.ServerName) (e *event.Event, final bool, err error) {
 	s, as := j.s, j.c.UserID.Server()
-	answer, err := s.Remote.MakeJoin(ctx, as, to, j.w.room, j.w.target, matrix.RoomVersions())
+	asked, done := context.WithTimeout(ctx, asking)
+	answer, err := s.Remote.MakeJoin(asked, as, to, j.w.room, j.w.target, matrix.RoomVersions())
+	done()
 	if err != nil {
 		return nil, false, err
 	}

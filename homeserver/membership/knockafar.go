@@ -49,7 +49,9 @@ func (s *Service) knockAfar(ctx context.Context, c Caller, id matrix.RoomID, ext
 
 func (s *Service) knockThrough(ctx context.Context, c Caller, way *way, to matrix.ServerName, id matrix.RoomID, extra content) (*event.Event, *federation.KnockAnswer, error) {
 	w := wanted{id, c.UserID, c.UserID, auth.Knock}
-	made, err := s.Remote.MakeKnock(ctx, c.UserID.Server(), to, id, c.UserID, knockVersions())
+	asked, done := context.WithTimeout(ctx, asking)
+	defer done()
+	made, err := s.Remote.MakeKnock(asked, c.UserID.Server(), to, id, c.UserID, knockVersions())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -81,13 +81,13 @@ func TestInviteAfar_EveryRoomVersion(t *testing.T) {
 				t.Errorf("version %s: %v", version, got)
 			}
 			b.Join(id)
-			if got := membership(t, s[0], id, b.ID); got != "join" {
+			if got := memberOf(t, s[0], id, b.ID); got != "join" {
 				t.Errorf("version %s: %q", version, got)
 			}
 			b.Must("POST", "/rooms/"+hstest.Esc(id)+"/leave", map[string]any{})
 			second := a.CreateRoom(map[string]any{"room_version": version, "invite": []string{string(b.ID)}})
 			b.Must("POST", "/rooms/"+hstest.Esc(second)+"/leave", map[string]any{})
-			if got := membership(t, s[0], second, b.ID); got != "leave" {
+			if got := memberOf(t, s[0], second, b.ID); got != "leave" {
 				t.Errorf("version %s: refused, and still %q", version, got)
 			}
 		}
@@ -115,7 +115,7 @@ func TestJoinAfar_ManyAtOnce(t *testing.T) {
 			t.Errorf("%d joins went through the other server", got)
 		}
 		for _, u := range users {
-			if got := membership(t, s[1], id, u.ID); got != "join" {
+			if got := memberOf(t, s[1], id, u.ID); got != "join" {
 				t.Errorf("%s: %q", u.ID, got)
 			}
 		}
@@ -184,7 +184,7 @@ func TestA66_A67_WhoVouches(t *testing.T) {
 				t.Errorf("%s: %s", what, got)
 			}
 		}
-		if got := membership(t, s[0], id, b.ID); got != "" {
+		if got := memberOf(t, s[0], id, b.ID); got != "" {
 			t.Errorf("something was let in: %q", got)
 		}
 		// Who has left the space meanwhile is not let in by a template of before.

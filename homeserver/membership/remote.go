@@ -36,9 +36,9 @@ type Gate interface {
 const (
 	// maxWays is how many servers are asked for one room.
 	maxWays = 20
-	// entering is how long entering a room may take once the other server has let the user in, parting how long a user waits for other
-	// servers to hear that an invitation is refused.
-	entering, parting = 3 * time.Minute, 10 * time.Second
+	// asking is how long one server has for an answer before the next one is asked, entering how long entering a room may take once a
+	// server has let the user in, parting how long a user waits for other servers to hear that an invitation is refused.
+	asking, entering, parting = 20 * time.Second, 3 * time.Minute, 10 * time.Second
 )
 
 // errUnusable is wrapped where another server answers with something that must not be signed or entered.

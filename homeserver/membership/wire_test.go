@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -234,6 +233,3 @@ func eachWire(t *testing.T, n int, fn func(t *testing.T, w *wire, s []*hstest.Se
 		})
 	}
 }
-
-// waiting is long enough for what another goroutine does.
-const waiting = 5 * time.Second
