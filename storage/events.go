@@ -239,15 +239,6 @@ func (tx *Tx) FindPendingRedactions(targets []matrix.EventID) (map[matrix.EventI
 	return tx.pairs(`SELECT target_id, redaction_id FROM pending_redactions WHERE target_id SET($1)`, targets)
 }
 
-// AddMissingParents remembers that child names parents that are not stored yet.
-func (tx *Tx) AddMissingParents(child matrix.EventID, parents []matrix.EventID) error {
-	rows := make([][]any, len(parents))
-	for i, p := range parents {
-		rows[i] = []any{string(p), string(child)}
-	}
-	return tx.bulk(`INSERT INTO missing_parents (event_id, child_id)`, []string{"TEXT", "TEXT"}, `ON CONFLICT DO NOTHING`, rows, nil)
-}
-
 // FindChildren returns which of the events were named as parents before they were stored.
 func (tx *Tx) FindChildren(parents []matrix.EventID) (map[matrix.EventID][]matrix.EventID, error) {
 	return tx.pairs(`SELECT event_id, child_id FROM missing_parents WHERE event_id SET($1)`, parents)

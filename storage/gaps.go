@@ -13,6 +13,22 @@ type Gap struct {
 	ChildPos int64
 }
 
+// AddMissingParents remembers that a stored event names parents that are not stored yet.
+func (tx *Tx) AddMissingParents(child matrix.EventID, parents []matrix.EventID) error {
+	if len(parents) == 0 {
+		return nil
+	}
+	var room int64
+	if err := tx.row(`SELECT room_num FROM events WHERE event_id = $1`, []any{string(child)}, &room); err != nil {
+		return err
+	}
+	rows := make([][]any, len(parents))
+	for i, p := range parents {
+		rows[i] = []any{string(p), string(child), room}
+	}
+	return tx.bulk(`INSERT INTO missing_parents (event_id, child_id, room_num)`, []string{"TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING`, rows, nil)
+}
+
 // LoadGaps returns up to limit gaps in the graph of a room, those of the newest children first.
 func (tx *Tx) LoadGaps(room matrix.RoomID, limit int) ([]Gap, error) {
 	var out []Gap
@@ -25,8 +41,8 @@ func (tx *Tx) LoadGaps(room matrix.RoomID, limit int) ([]Gap, error) {
 		g.Parent, g.Child = matrix.EventID(parent), matrix.EventID(child)
 		out = append(out, g)
 		return nil
-	}, `SELECT m.event_id, m.child_id, e.pos FROM rooms r JOIN events e ON e.room_num = r.room_num JOIN missing_parents m ON m.child_id = e.event_id
-		WHERE r.room_id = $1 ORDER BY e.pos DESC LIMIT $2`, string(room), limit)
+	}, `SELECT m.event_id, m.child_id, e.pos FROM missing_parents m JOIN events e ON e.event_id = m.child_id
+		WHERE m.room_num = (SELECT room_num FROM rooms WHERE room_id = $1) ORDER BY e.pos DESC LIMIT $2`, string(room), limit)
 	return out, err
 }
 

@@ -19,7 +19,7 @@ const (
 	backfillPage       = 100
 	maxBackfillServers = 6
 	// backfillTimeout is how long one call may take.
-	backfillTimeout = 20 * time.Second
+	backfillTimeout = 10 * time.Second
 )
 
 // Backfill fetches history that lies before what is known of a room, from servers that are in it, and stores it before everything else of

@@ -16,4 +16,6 @@ CREATE TABLE auth_links (
 
 CREATE INDEX auth_links_above ON auth_links (to_chain, to_seq, chain, seq);
 
-CREATE INDEX missing_parents_child ON missing_parents (child_id);
+ALTER TABLE missing_parents ADD COLUMN room_num BIGINT;
+
+CREATE INDEX missing_parents_room ON missing_parents (room_num);
