@@ -49,6 +49,7 @@ catalogue := {
 	"rooms.history": {"code": "history_visibility", "message": "This history visibility is not allowed."},
 	"rooms.invite": {"code": "may_not_invite", "message": "You may not invite people."},
 	"rooms.join_rule": {"code": "join_rule", "message": "This way of joining is not allowed."},
+	"rooms.partner_history": {"code": "history_visibility", "message": "People of other organisations may be only in rooms that do not show them the past."},
 	"rooms.public": {"code": "may_not_open", "message": "You may not make a room public."},
 	"rooms.publish": {"code": "may_not_publish", "message": "You may not list rooms in the directory."},
 	"rooms.readable": {"code": "not_a_member", "message": "You cannot read this room."},

@@ -94,6 +94,44 @@ history if {
 }
 
 # METADATA
+# description: |
+#   Somebody of another domain comes into a room that shows newcomers no more of its past than is permitted: whoever is
+#   let in by a partner later can read what the partner's server has.
+default partner_history := false
+
+partner_history if _partner_history_unset
+
+partner_history if _newcomer.tenant == input.tenant.name
+
+partner_history if _partner_history_permits(input.room.history_visibility)
+
+# METADATA
+# description: The same for a change of the history visibility where somebody of another domain is in the room.
+default partner_history_kept := false
+
+partner_history_kept if _partner_history_unset
+
+partner_history_kept if input.event.type != "m.room.history_visibility"
+
+partner_history_kept if input.room.servers == [input.tenant.name]
+
+partner_history_kept if _partner_history_permits(input.event.value)
+
+default _partner_history_unset := false
+
+_partner_history_unset if {
+	not data.config[input.tenant.name].rooms.partner_history
+	not data.config.operator.rooms.partner_history
+}
+
+default _partner_history_permits(_) := false
+
+_partner_history_permits(visibility) if {
+	_in_list(_tenant, "partner_history", visibility)
+	_in_list(_operator, "partner_history", visibility)
+}
+
+# METADATA
 # description: The version of the room is permitted.
 default version := false
 

@@ -135,3 +135,35 @@ test_removal if {
 	rooms.removal with input as {"subject": fixtures.rem, "agreements": {"incoming": fixtures.one_sided}}
 	rooms.removal == false with input as {"subject": fixtures.rem, "agreements": {"incoming": {"state": "ended"}}}
 }
+
+_partners := {"acme.example": {"rooms": {"partner_history": ["joined", "invited"]}}}
+
+test_partners_enter_only_rooms_that_hide_their_past if {
+	every visibility in ["joined", "invited"] {
+		rooms.partner_history with input as _enter(fixtures.rem, {"history_visibility": visibility}) with data.config as _partners
+	}
+	every visibility in ["shared", "world_readable", "", null] {
+		asked := _enter(fixtures.rem, {"history_visibility": visibility})
+		rooms.partner_history == false with input as asked with data.config as _partners
+	}
+	rooms.partner_history with input as _enter(fixtures.ann, {"history_visibility": "shared"}) with data.config as _partners
+	rooms.partner_history with input as _enter(fixtures.rem, {"history_visibility": "shared"}) with data.config as {}
+	rooms.partner_history == false with input as _enter(fixtures.rem, {"history_visibility": "shared"})
+		with data.config as {"operator": {"rooms": {"partner_history": ["joined"]}}}
+}
+
+test_the_past_stays_hidden_from_partners if {
+	change := {
+		"tenant": {"name": "acme.example"},
+		"event": {"type": "m.room.history_visibility", "state_key": "", "value": "shared"},
+		"room": {"servers": ["acme.example", "remote.example"]},
+	}
+	rooms.partner_history_kept == false with input as change with data.config as _partners
+	rooms.partner_history_kept with input as change with data.config as {}
+	own := object.union(change, {"room": {"servers": ["acme.example"]}})
+	rooms.partner_history_kept with input as own with data.config as _partners
+	joined := object.union(change, {"event": {"value": "joined"}})
+	rooms.partner_history_kept with input as joined with data.config as _partners
+	topic := object.union(change, {"event": {"type": "m.room.topic"}})
+	rooms.partner_history_kept with input as topic with data.config as _partners
+}

@@ -29,5 +29,6 @@ _checks := {
 	"domains.room": domains.room,
 	"rooms.invite": rooms.invite,
 	"rooms.federation": rooms.federation,
+	"rooms.partner_history": rooms.partner_history,
 	"rooms.size": rooms.size,
 }

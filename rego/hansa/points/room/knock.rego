@@ -25,4 +25,5 @@ _checks := {
 	"contact.room": contact.room,
 	"domains.room": domains.room,
 	"rooms.federation": rooms.federation,
+	"rooms.partner_history": rooms.partner_history,
 }

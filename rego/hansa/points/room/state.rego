@@ -26,4 +26,5 @@ _checks := {
 	"rooms.public": rooms.public,
 	"rooms.join_rule": rooms.join_rule,
 	"rooms.history": rooms.history,
+	"rooms.partner_history": rooms.partner_history_kept,
 }
