@@ -36,11 +36,7 @@ type Federation struct {
 	t testing.TB
 	// Servers are the running servers. The first tenant of server i is the i-th of one.example, two.example, three.example, ...
 	Servers []*Server
-	// CAFile holds the certificate of the authority.
-	CAFile string
-
-	ca        *x509.Certificate
-	key       *ecdsa.PrivateKey
+	*Authority
 	addresses map[matrix.ServerName]string
 }
 
@@ -48,8 +44,7 @@ type Federation struct {
 // nil, changes the options of server i before it starts. HANSA_TEST_POSTGRES and the like are as with New.
 func NewFederation(t testing.TB, n int, change func(i int, o *Options)) *Federation {
 	t.Helper()
-	f := &Federation{t: t, addresses: map[matrix.ServerName]string{}}
-	f.makeCA()
+	f := &Federation{t: t, Authority: NewAuthority(t), addresses: map[matrix.ServerName]string{}}
 	names := []string{"one.example", "two.example", "three.example", "four.example", "five.example", "six.example", "seven.example", "eight.example"}
 	options := make([]Options, n)
 	for i := range options {
@@ -118,27 +113,38 @@ func FreeLoopback(t testing.TB) string {
 	return ""
 }
 
-func (f *Federation) makeCA() {
-	f.t.Helper()
+// Authority makes certificates that servers of a test trust.
+type Authority struct {
+	t testing.TB
+	// CAFile holds the certificate of the authority.
+	CAFile string
+	ca     *x509.Certificate
+	key    *ecdsa.PrivateKey
+}
+
+// NewAuthority makes an authority.
+func NewAuthority(t testing.TB) *Authority {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Hansa test authority"}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
+	f := &Authority{t: t, key: key, CAFile: filepath.Join(t.TempDir(), "ca.pem")}
 	if f.ca, err = x509.ParseCertificate(der); err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
-	f.key, f.CAFile = key, filepath.Join(f.t.TempDir(), "ca.pem")
-	writePEM(f.t, f.CAFile, "CERTIFICATE", der)
+	writePEM(t, f.CAFile, "CERTIFICATE", der)
+	return f
 }
 
 // Certificate makes a certificate for host names and writes it and its key below a directory.
-func (f *Federation) Certificate(dir string, names ...string) (certFile, keyFile string) {
+func (f *Authority) Certificate(dir string, names ...string) (certFile, keyFile string) {
 	f.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
