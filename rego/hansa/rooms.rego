@@ -205,7 +205,9 @@ removal if {
 
 # METADATA
 # description: Obligations for a new room.
-obligations := {} if _federates else := {"federate": false}
+default obligations := {"federate": false}
+
+obligations := {} if _federates
 
 default _federates := false
 
