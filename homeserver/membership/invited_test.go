@@ -111,12 +111,13 @@ func TestReceiveInvite_SignsInvitationsOnly(t *testing.T) {
 		if got := receive("two.example", "one.example", id, good.ID, withState(w.state(t, s[0], other)...)); got != bad {
 			t.Errorf("version 12 with the state of another room: %s", got)
 		}
-		if got := receive("two.example", "one.example", id, good.ID, withState(jsontext.Value(`{"type":"m.room.create","sender":"@a:one.example","state_key":"","content":{}}`))); got != bad {
-			t.Errorf("version 12 with stripped state of old: %s", got)
+		if got := receive("two.example", "one.example", id, good.ID, withState(jsontext.Value(`{"type":"m.room.create","sender":"@a:one.example","state_key":"","content":{}}`))); got != "400 M_MISSING_PARAM" {
+			t.Errorf("version 12 with a create event state of old: %s", got)
 		}
 		if raw := string(b.Sync(0).Raw); strings.Contains(raw, id) {
 			t.Errorf("something was stored: %s", raw)
 		}
+		in.InviteRoomState = append(in.InviteRoomState, jsontext.Value(`{"type":"m.room.topic","state_key":"","sender":"@a:one.example","content":{"topic":"of old"}}`))
 		signed, err := s[1].Members.ReceiveInvite(ctx, "two.example", "one.example", matrix.RoomID(id), good.ID, in)
 		if err != nil {
 			t.Fatal(err)
@@ -125,8 +126,8 @@ func TestReceiveInvite_SignsInvitationsOnly(t *testing.T) {
 		if err != nil || e.ID != good.ID || len(signers(e)) != 2 {
 			t.Errorf("the answer is %s (%v)", signed, err)
 		}
-		if section(b.Sync(0), "invite", id) == nil {
-			t.Error("the user is not told")
+		if got := section(b.Sync(0), "invite", id); got["m.room.create"] == nil || got["m.room.topic"] == nil {
+			t.Errorf("the user is told %v", got)
 		}
 		before := b.Since
 		if got := receive("two.example", "one.example", id, good.ID, in); got != "<nil>" {
