@@ -63,7 +63,10 @@ func dialNATS(list string, s *Stream) (*nats.Conn, error) {
 		nats.ReconnectJitter(250*time.Millisecond, 250*time.Millisecond), nats.ReconnectBufSize(-1), nats.Timeout(2 * time.Second), nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2), nats.ConnectHandler(func(*nats.Conn) { s.log.Info("connected to NATS"); s.hinted() }),
 		nats.ReconnectHandler(func(*nats.Conn) { s.log.Info("connected to NATS again"); s.hinted() }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(c *nats.Conn, err error) {
+			if c.IsClosed() {
+				return // by us
+			}
 			s.log.WithError(err).Warn("NATS is not connected; news of other nodes come by polling")
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {

@@ -117,6 +117,7 @@ func (k *keeper) run(ctx context.Context) error {
 	k.setOwn(own)
 	defer func() {
 		k.setOwn(nil)
+		k.depart(own)
 		if err := own.Close(); err != nil {
 			k.s.log.WithError(err).Warn("the connection for leases did not close well")
 		}
@@ -137,6 +138,25 @@ func (k *keeper) run(ctx context.Context) error {
 		if !pass(ctx, 10*time.Millisecond) { // however often it is kicked
 			return nil
 		}
+	}
+}
+
+// depart says that this node stops, so that nobody takes it for dead.
+func (k *keeper) depart(own *storage.DB) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // the server stops, this is the last chance
+	defer cancel()
+	err := own.Update(ctx, func(tx *storage.Tx) error {
+		held, err := tx.RenewLeases(k.s.node, k.ttl)
+		if err != nil || held[alive+k.s.node] == 0 {
+			return err
+		}
+		if err := tx.FreeLease(storage.Lease{Name: alive + k.s.node, Node: k.s.node, Epoch: held[alive+k.s.node]}); err != nil {
+			return err
+		}
+		return tx.PruneLeases(alive)
+	})
+	if err != nil {
+		k.s.log.WithError(err).Warn("this node could not say that it stops; the others see it soon")
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // check compares the ledger with what the server says.
 func (s *Storm) check(ctx context.Context, r *Report) error {
 	slices.Sort(s.ready)
-	r.Ready, r.Failed, r.Undecided = s.ready, s.failed, s.undecided
+	r.Ready, r.Failed, r.Failures, r.Undecided = s.ready, s.failed, s.failures, s.undecided
 	for _, n := range s.count {
 		r.Requests += n
 	}

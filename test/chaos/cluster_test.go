@@ -344,7 +344,7 @@ func TestO506_RollingRestart(t *testing.T) {
 	}}, nodes[0], 3*time.Minute)
 	t.Logf("stopping takes %v at the longest", longest.Round(time.Millisecond))
 	if r.Failed > 0 {
-		t.Errorf("%d requests had no answer or 5xx", r.Failed)
+		t.Errorf("%d requests had no answer or 5xx, such as\n%s", r.Failed, strings.Join(r.Failures, "\n"))
 	}
 	if longest > 30*time.Second {
 		t.Errorf("a node takes %v to stop", longest)

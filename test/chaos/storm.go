@@ -57,7 +57,9 @@ type Storm struct {
 	after   int
 	trouble []string
 	count   map[string]int // requests by kind
-	failed  int            // requests without an answer, or answered 5xx
+	// failures are the first of those that failed.
+	failures []string
+	failed   int // requests without an answer, or answered 5xx
 	// undecided requests were refused because policy had no time.
 	undecided int
 }
@@ -320,7 +322,9 @@ func (s *Storm) once(ctx context.Context, kind string, p *Person, method, path s
 	}
 	err = errors.Join(err, fmt.Errorf("answer %d", a.Status))
 	s.mu.Lock()
-	s.failed++
+	if s.failed++; len(s.failures) < 10 {
+		s.failures = append(s.failures, fmt.Sprintf("%s %s: %v %v", method, path, a, err))
+	}
 	open := s.open
 	s.mu.Unlock()
 	select {
@@ -353,6 +357,8 @@ type Report struct {
 	Strikes int
 	// Requests were made, Failed of them had no answer or 5xx.
 	Requests, Failed int
+	// Failures are the first of those.
+	Failures []string
 	// Undecided were refused because policy had no time to decide.
 	Undecided int
 	// Acked counts what was acknowledged, by kind.
