@@ -148,11 +148,11 @@ func (f *front) serve(w http.ResponseWriter, q *request) error {
 	return f.once(w, q)
 }
 
-// isRefusal tells whether an error says that something is not allowed or not there.
+// isRefusal tells whether an error says that something is not allowed or not there, or that a room is not as this node has it in memory.
 func isRefusal(err error) bool {
 	var me *matrix.Error
 	if errors.As(err, &me) {
-		return me.Status == http.StatusForbidden || me.Status == http.StatusNotFound
+		return me.Status == http.StatusForbidden || me.Status == http.StatusNotFound || me.Status == http.StatusServiceUnavailable
 	}
 	return errors.Is(err, room.ErrUnknownRoom)
 }
