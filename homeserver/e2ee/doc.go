@@ -6,8 +6,12 @@
 // device it was for, in order, until the device acknowledges it; whoever changes keys is heard of by those who share a room.
 //
 // Whoever asks about another user is judged by policy (keys.query, keys.claim, keys.sign, todevice.send), and a user who is
-// refused cannot be told from one who does not exist. Users of servers that are not hosted here are reported as failures:
-// nothing is dialled from here.
+// refused cannot be told from one who does not exist. The same holds for other servers that ask (ServeQuery, ServeClaim,
+// ServeDevices), and for what they send (ReceiveToDevice, ReceiveDeviceList, ReceiveSigningKey).
+//
+// Keys of users of other servers are fetched when somebody asks for them, after policy was asked, and kept while the user shares a room
+// with somebody here: then the server tells of every change. Run fetches a list anew of which something was missed; Announcer, which
+// follows the log, tells other servers of changes here by way of the outbox.
 //
 // Keys are stored in canonical form without their signatures, which have a table of their own: who may see a signature is
 // decided when it is read. In memory stands, per device that syncs, how many keys are left; it follows the log, so it is right on

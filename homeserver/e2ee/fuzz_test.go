@@ -5,6 +5,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hansa/federation"
+	"hansa/matrix"
 	"hansa/matrix/canonicaljson"
 )
 
@@ -51,4 +53,35 @@ func assembled(s *signed) bool {
 	}
 	rows := bySignedKey(nil)[signedKey{}]
 	return assemble(s.body, rows, "a \"name\"\x00").IsValid()
+}
+
+// FuzzRemoteKeys feeds bytes of other servers to what reads their keys: none may panic, and what is kept is canonical.
+func FuzzRemoteKeys(f *testing.F) {
+	d, i := farDevice(far, "F1"), newIdentity(far, "fuzz")
+	for _, v := range []jsontext.Value{value(d.keys()), value(i.master), value(i.self), value(d.oneTime("x")), jsontext.Value(`{"signatures":{"@far:elsewhere.example":7}}`)} {
+		f.Add([]byte(v))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		v := jsontext.Value(data)
+		a := &federation.KeysAnswer{DeviceKeys: map[matrix.UserID]map[matrix.DeviceID]jsontext.Value{far: {"F1": v}},
+			MasterKeys: map[matrix.UserID]jsontext.Value{far: v}, SelfSigningKeys: map[matrix.UserID]jsontext.Value{far: v}}
+		if k := readRemote(far, a); k != nil {
+			for _, d := range k.devices {
+				if _, err := canonicaljson.Canonicalize(d.Keys, true); err != nil {
+					t.Errorf("kept %q", d.Keys)
+				}
+			}
+			out := newKeys(nil)
+			k.addTo(out, nil)
+			if !value(out).IsValid() {
+				t.Errorf("answer %q", value(out))
+			}
+		}
+		if id, key := claimedKey(far, "F1", "signed_curve25519", map[string]jsontext.Value{"signed_curve25519:x": v}); key != nil && (id == "" || !canonicaljson.IsCanonical(key)) {
+			t.Errorf("claimed %q %q", id, key)
+		}
+		var u federation.DeviceListUpdate
+		var m federation.ToDevice
+		_, _ = readEDU(v, &u), readEDU(v, &m)
+	})
 }

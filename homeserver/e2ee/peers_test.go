@@ -60,13 +60,23 @@ func (p *peers) calls() string {
 
 func (p *peers) Devices(_ context.Context, as, to matrix.ServerName, user matrix.UserID) (*federation.Devices, error) {
 	p.mu.Lock()
-	d := federation.Devices{UserID: user}
+	var d *federation.Devices
 	if found := p.users[user]; found != nil {
-		d = *found
+		copied := *found
+		d = &copied
 	}
 	p.mu.Unlock()
-	return &d, p.begin("devices", as, to)
+	if err := p.begin("devices", as, to); err != nil || d != nil {
+		return d, err
+	}
+	return nil, absent{}
 }
+
+// absent is the answer about somebody whom a server does not know.
+type absent struct{}
+
+func (absent) Error() string   { return "404" }
+func (absent) HTTPStatus() int { return 404 }
 
 func (p *peers) QueryKeys(_ context.Context, as, to matrix.ServerName, q federation.KeysQuery) (*federation.KeysAnswer, error) {
 	want := q.DeviceKeys

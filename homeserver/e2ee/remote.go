@@ -33,6 +33,8 @@ const (
 	// maxServers is how many servers are asked at a time for one request, maxLists how many users of one server are asked for one by one.
 	maxServers = 16
 	maxLists   = 5
+	// maxAsked is how many users one request to another server names.
+	maxAsked = 500
 	// maxRemoteDevices is how many devices are kept of one user of another server.
 	maxRemoteDevices = 1000
 )
@@ -142,7 +144,9 @@ func (s *Service) fetchKeys(ctx context.Context, by Caller, server matrix.Server
 			if err != nil {
 				return out, err
 			}
-			out = append(out, k)
+			if len(k.devices)+len(k.cross) > 0 {
+				out = append(out, k)
+			}
 		}
 		users = slices.DeleteFunc(slices.Clone(users), func(u matrix.UserID) bool { _, ok := kept[u]; return ok })
 		kept = nil
@@ -156,23 +160,34 @@ func (s *Service) fetchKeys(ctx context.Context, by Caller, server matrix.Server
 			ask[u] = append(ask[u], want[u]...)
 		}
 	}
-	answer, err := s.Remote.QueryKeys(ctx, as, server, federation.KeysQuery{DeviceKeys: ask})
-	if err != nil {
-		return out, err
-	}
-	for _, u := range users {
-		k := readRemote(u, answer)
-		if k == nil {
-			continue
+	for part := range slices.Chunk(users, maxAsked) {
+		answer, err := s.Remote.QueryKeys(ctx, as, server, federation.KeysQuery{DeviceKeys: only(ask, part)})
+		if err != nil {
+			return out, err
 		}
-		if l, ok := kept[u]; ok {
-			if err := s.keepList(ctx, l, k, 0); err != nil {
-				return out, err
+		for _, u := range part {
+			k := readRemote(u, answer)
+			if k == nil {
+				continue
 			}
+			if l, ok := kept[u]; ok {
+				if err := s.keepList(ctx, l, k, 0); err != nil {
+					return out, err
+				}
+			}
+			out = append(out, k)
 		}
-		out = append(out, k)
 	}
 	return out, s.addOwnSignatures(ctx, by.UserID, out)
+}
+
+// only is the part of a map that is about some users.
+func only[V any](m map[matrix.UserID]V, users []matrix.UserID) map[matrix.UserID]V {
+	out := make(map[matrix.UserID]V, len(users))
+	for _, u := range users {
+		out[u] = m[u]
+	}
+	return out
 }
 
 // addOwnSignatures puts the signatures of a viewer on keys of others beside those that their servers sent.
@@ -324,33 +339,42 @@ func (k *remoteKeys) take(c *crossKey) {
 func (s *Service) claimRemote(ctx context.Context, by Caller, far []matrix.UserID, want map[matrix.UserID]map[matrix.DeviceID]string, out *Claimed) {
 	var mu sync.Mutex // guards out
 	eachServer(ctx, byServer(far), func(ctx context.Context, name matrix.ServerName, users []matrix.UserID) {
-		var answer *federation.ClaimAnswer
 		err := errNoFederation
-		if s.Remote != nil {
-			ask := make(map[matrix.UserID]map[matrix.DeviceID]string, len(users))
-			for _, u := range users {
-				ask[u] = want[u]
+		for part := range slices.Chunk(users, maxAsked) {
+			var answer *federation.ClaimAnswer
+			if s.Remote != nil {
+				answer, err = s.Remote.ClaimKeys(ctx, by.UserID.Server(), name, federation.KeysClaim{OneTimeKeys: only(want, part)})
 			}
-			answer, err = s.Remote.ClaimKeys(ctx, by.UserID.Server(), name, federation.KeysClaim{OneTimeKeys: ask})
+			if err != nil {
+				break
+			}
+			mu.Lock()
+			out.take(part, want, answer)
+			mu.Unlock()
 		}
-		mu.Lock()
-		defer mu.Unlock()
 		if err != nil {
 			s.log.WithField("destination", name).WithError(err).Debug("no keys could be claimed of another server's users")
+			mu.Lock()
 			out.Failures[name] = map[string]string{}
-			return
-		}
-		for _, u := range users {
-			for d, algorithm := range want[u] {
-				if id, key := claimedKey(u, d, algorithm, answer.OneTimeKeys[u][d]); key != nil {
-					if out.OneTimeKeys[u] == nil {
-						out.OneTimeKeys[u] = map[matrix.DeviceID]map[string]jsontext.Value{}
-					}
-					out.OneTimeKeys[u][d] = map[string]jsontext.Value{id: key}
-				}
-			}
+			mu.Unlock()
 		}
 	})
+}
+
+// take adds those keys of an answer that were asked for.
+func (out *Claimed) take(users []matrix.UserID, want map[matrix.UserID]map[matrix.DeviceID]string, answer *federation.ClaimAnswer) {
+	for _, u := range users {
+		for d, algorithm := range want[u] {
+			id, key := claimedKey(u, d, algorithm, answer.OneTimeKeys[u][d])
+			if key == nil {
+				continue
+			}
+			if out.OneTimeKeys[u] == nil {
+				out.OneTimeKeys[u] = map[matrix.DeviceID]map[string]jsontext.Value{}
+			}
+			out.OneTimeKeys[u][d] = map[string]jsontext.Value{id: key}
+		}
+	}
 }
 
 // claimedKey finds a key of the algorithm that was asked for, nil where the server gave none that is well formed.

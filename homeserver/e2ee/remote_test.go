@@ -103,6 +103,49 @@ func TestQueryKeys_OtherServer(t *testing.T) {
 	})
 }
 
+// A user whom the server does not know keeps nobody from the keys of others, and is asked for again.
+func TestQueryKeys_UnknownThere(t *testing.T) {
+	each(t, func(w *world) {
+		a := w.device(anna, "A").ready(0)
+		w.peers.put(far, 5, "F1")
+		r := w.room("!r:acme.example")
+		r.member(anna, "join")
+		r.member(far, "join")
+		r.member(far2, "join")
+		k := w.query(a, far, far2)
+		if _, ok := k.DeviceKeys[far2]; ok || deviceIDs(k, far) != "F1 Phone F1" || len(k.Failures) != 0 {
+			w.t.Errorf("answer %s", value(k))
+		}
+		w.peers.put(far2, 1, "G")
+		if k := w.query(a, far, far2); deviceIDs(k, far2) != "G Phone G" {
+			w.t.Errorf("answer %s", value(k))
+		}
+	})
+}
+
+// Many users of one server are asked for in several requests.
+func TestQueryKeys_Many(t *testing.T) {
+	each(t, func(w *world) {
+		a := w.device(anna, "A").ready(0)
+		want, claims := query{}, map[matrix.UserID]map[matrix.DeviceID]string{}
+		for i := range maxAsked + 1 {
+			u := matrix.UserID(fmt.Sprintf("@u%d:elsewhere.example", i))
+			w.peers.put(u, 1, "D")
+			want[u], claims[u] = nil, map[matrix.DeviceID]string{"D": "signed_curve25519"}
+		}
+		k, err := w.QueryKeys(w.ctx, a.Caller, want)
+		if w.must(err); len(k.DeviceKeys) != maxAsked+1 {
+			w.t.Errorf("keys of %d users", len(k.DeviceKeys))
+		}
+		w.calls("query acme.example>elsewhere.example, query acme.example>elsewhere.example")
+		c, err := w.ClaimKeys(w.ctx, a.Caller, claims)
+		if w.must(err); len(c.OneTimeKeys) != maxAsked+1 || len(c.OneTimeKeys["@u0:elsewhere.example"]) != 1 {
+			w.t.Errorf("claimed of %d users", len(c.OneTimeKeys))
+		}
+		w.calls("claim acme.example>elsewhere.example, claim acme.example>elsewhere.example")
+	})
+}
+
 func TestQueryKeys_ServerDown(t *testing.T) {
 	each(t, func(w *world) {
 		a := w.device(anna, "A").ready(0)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -48,15 +49,20 @@ func (s *Service) beginLists(ctx context.Context, users []matrix.UserID) (map[ma
 	return out, err
 }
 
-// fetchList asks for all devices of one user whose list is kept, and keeps the answer.
+// fetchList asks for all devices of one user whose list is kept, and keeps the answer. Of a user whom the server does not know there are
+// none.
 //
 // spec: server-server-api#get_matrixfederationv1userdevicesuserid
 func (s *Service) fetchList(ctx context.Context, as matrix.ServerName, l storage.RemoteList) (*remoteKeys, error) {
 	d, err := s.Remote.Devices(ctx, as, l.UserID.Server(), l.UserID)
+	k := &remoteKeys{user: l.UserID}
+	var status interface{ HTTPStatus() int }
+	if errors.As(err, &status) && status.HTTPStatus() == http.StatusNotFound { // nobody, or nobody whom we may know of: ask again each time
+		return k, s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.DropRemoteLists([]matrix.UserID{l.UserID}) })
+	}
 	if err != nil {
 		return nil, err
 	}
-	k := &remoteKeys{user: l.UserID}
 	if d.UserID == l.UserID {
 		seen := map[matrix.DeviceID]bool{}
 		for _, one := range d.Devices {
