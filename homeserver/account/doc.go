@@ -9,6 +9,9 @@
 // token and the facts about a user, is kept in memory, bounded, and forgotten when the log says that it changed: whoever wires the
 // server calls Invalidate for every session and party notice. Changes of the rules are noticed by the policy's generation.
 //
+// Profiles of users of other servers are asked for there, once policy has been asked, and remembered for a few minutes; ServeProfile answers
+// other servers.
+//
 // When and from where a device was last used is gathered in memory and written by Run, at most once every few minutes.
 //
 // Reading order: service.go, sessions.go and login.go, uia.go, register.go, then the files named for what they keep. It leaves

@@ -4,6 +4,9 @@
 // are filtered entry by entry, before the limit: rooms by the point directory.rooms, users by their audience class inside the
 // SQL query and then by directory.search, so that neither counts nor page sizes tell of what is hidden.
 //
+// Aliases and lists of other servers are asked for there, once policy has been asked, and what they say of servers that are no partners
+// is left out (remote.go); ServeAlias and ServePublicRooms answer other servers.
+//
 // The user directory is a table that follows the log: Follower enters new users, changed names and changed facts, and Run makes the
 // table anew when the rules change what makes an audience class. A search first waits for both to have caught up.
 //

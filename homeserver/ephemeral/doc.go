@@ -8,6 +8,9 @@
 // Where there are several nodes each tells the others of typing and of the presence of its users' devices (relay.go), as long as there is
 // something that carries such messages; without it a node shows what happens on it.
 //
+// Other servers are told by Deps.Send of the typing and presence of users of this deployment, and what they send of their own users is taken
+// in by ReceiveTyping, ReceivePresence and Receipts.Receive (federation.go).
+//
 // Receipts and read markers (type Receipts) are stored: they are entries of the log, move forward only, and saying again what
 // is known costs no write.
 //

@@ -8,8 +8,11 @@
 //
 // Addresses hold 160 random bits. Policy decides about every download, with the uploader as the target; what it refuses is as
 // absent as what never was. Content is compared with its hash before it is handed out (once in ten minutes per file), so that
-// a damaged disk is an error and never a wrong picture. Media of servers that are not hosted here is not found, and nothing is
-// dialled for it.
+// a damaged disk is an error and never a wrong picture.
+//
+// Media of another server is fetched from there once policy has been asked (remote.go), kept below the folder `remote` within a bound, the
+// longest unused going first, and judged again for everybody who asks. Each user may fetch so much in a time. Serve and
+// ServeThumbnail answer other servers.
 //
 // Pictures are strangers' input: size, scans and memory are judged by the header, decoding takes its share of one budget of
 // memory and has a deadline, and what comes out holds no metadata. Only PNG, JPEG, GIF and WebP decoders are linked.
