@@ -124,6 +124,9 @@ func (j *judgement) judge() error {
 	if j.flags == 0 && !j.l.aclAllows(j.e.Sender.Server()) {
 		j.flags, j.reason = storage.SoftFailed, "the room's server ACL denies the sender's server"
 	}
+	if j.flags == 0 && !j.l.recommended(j.e) {
+		j.flags, j.reason = storage.SoftFailed, "the room's policy server has not signed the event"
+	}
 	// 7. Policy: what it refuses is withheld.
 	return j.decide()
 }

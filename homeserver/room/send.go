@@ -180,6 +180,10 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 		// The event that says the same may still be on its way to the disk.
 		return Sent{EventID: unchanged}, last.wait() != nil, nil
 	}
+	if again, err := s.askPolicyServer(ctx, l, d, a); again || err != nil {
+		l.mu.Unlock()
+		return Sent{}, again, err
+	}
 	c := &commit{done: make(chan struct{})}
 	l.last = c
 	err = l.apply(a) // before the writer gets it: the next event is built on this one at once

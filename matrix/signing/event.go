@@ -3,6 +3,8 @@ package signing
 import (
 	"fmt"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"hansa/matrix"
 	"hansa/matrix/event"
 )
@@ -14,6 +16,16 @@ import (
 func SignEvent(e *event.Event, server matrix.ServerName, key Key) *event.Event {
 	var room [1536]byte
 	return e.WithSignatures(merge(e.Signatures, server, key.ID, key.Sign(event.AppendRedacted(room[:0], e))))
+}
+
+// TakeSignature returns the event with the signature of a server by one key added that stands in a signatures object. Whether it is good is
+// for VerifyEvent to say.
+func TakeSignature(e *event.Event, signatures jsontext.Value, server matrix.ServerName, id KeyID) (*event.Event, error) {
+	signature, err := find(signatures, server, id)
+	if err != nil {
+		return nil, err
+	}
+	return e.WithSignatures(merge(e.Signatures, server, id, EncodeBase64(signature))), nil
 }
 
 // VerifyEvent checks the signature of a server by one key. Whether that key was valid at the time is not judged here.
