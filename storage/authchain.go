@@ -312,3 +312,13 @@ func (b *appendBatch) indexAuth(list []*Append) error {
 		return nil
 	})
 }
+
+// ForgetAuth takes the events of a room out of the index. They get their places again when somebody needs them.
+func (tx *Tx) ForgetAuth(room matrix.RoomID) error {
+	const chains = `(SELECT c.chain FROM auth_chains c JOIN events e ON e.event_id = c.event_id JOIN rooms r ON r.room_num = e.room_num WHERE r.room_id = $1)`
+	if _, err := tx.exec(`DELETE FROM auth_links WHERE chain IN `+chains, string(room)); err != nil {
+		return err
+	}
+	_, err := tx.exec(`DELETE FROM auth_chains WHERE chain IN `+chains, string(room))
+	return err
+}

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"hansa/matrix"
+	"hansa/matrix/auth"
 	"hansa/matrix/event"
 	"hansa/matrix/stateres"
 	"hansa/storage"
@@ -221,25 +222,38 @@ func (c *cover) search(start stateres.Place) (bool, error) {
 	return false, nil
 }
 
-// agreedIn tells whether the agreed part of the states has an event in one of the chains, at the given place or beyond.
-func (c *cover) agreedIn(chains []int64, lowest stateres.Reach) (bool, error) {
+// isPower tells whether a chain is one of power levels.
+func (c *cover) isPower(chain int64) (bool, error) {
+	if err := c.findKeys([]int64{chain}); err != nil {
+		return false, err
+	}
+	return c.keys[chain] == event.StateKey{Type: auth.TypePowerLevels}, nil
+}
+
+// findKeys finds out what chains are about.
+func (c *cover) findKeys(chains []int64) error {
 	var unknown []int64
 	for _, chain := range chains {
 		if _, ok := c.keys[chain]; !ok {
 			unknown = append(unknown, chain)
 		}
 	}
-	if len(unknown) > 0 {
-		err := c.s.DB.Read(c.ctx, func(tx *storage.Tx) error {
-			found, err := tx.LoadAuthKeys(unknown)
-			for chain, k := range found {
-				c.keys[chain] = k
-			}
-			return err
-		})
-		if err != nil {
-			return false, err
+	if len(unknown) == 0 {
+		return nil
+	}
+	return c.s.DB.Read(c.ctx, func(tx *storage.Tx) error {
+		found, err := tx.LoadAuthKeys(unknown)
+		for chain, k := range found {
+			c.keys[chain] = k
 		}
+		return err
+	})
+}
+
+// agreedIn tells whether the agreed part of the states has an event in one of the chains, at the given place or beyond.
+func (c *cover) agreedIn(chains []int64, lowest stateres.Reach) (bool, error) {
+	if err := c.findKeys(chains); err != nil {
+		return false, err
 	}
 	keys := make([]event.StateKey, 0, len(chains))
 	for _, chain := range chains {

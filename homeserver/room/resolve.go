@@ -117,6 +117,9 @@ func (f *fork) conflict(create *event.Event) (*stateres.Conflict, error) {
 	cover := &cover{fork: f, room: create.RoomID, places: map[matrix.EventID]stateres.Place{}, keys: map[int64]event.StateKey{}, agreed: map[stateres.Place]bool{}}
 	chains := stateres.NewChains(cover, 0)
 	cover.chains = chains
+	c.Mainline = func(top matrix.EventID, list []matrix.EventID) (map[matrix.EventID]int, error) {
+		return chains.Mainline(top, list, cover.isPower)
+	}
 	if c.AuthDifference, err = chains.Difference(sets, cover.common); err != nil {
 		return nil, err
 	}

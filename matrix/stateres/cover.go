@@ -279,3 +279,63 @@ func (c *Chains) Subgraph(conflicted []matrix.EventID) ([]matrix.EventID, error)
 	}
 	return c.events(ranges)
 }
+
+// Mainline places power levels events on the mainline of another one: how many steps it is from top back to the first event of the mainline
+// that each of them is, or leads back to. One that leads to none has no entry. isPower tells whether a chain is one of power levels. In such
+// a chain each event cites the one before it, so that only the ends of chains are looked at.
+//
+// spec: rooms/v2#definitions
+func (c *Chains) Mainline(top matrix.EventID, list []matrix.EventID, isPower func(chain int64) (bool, error)) (map[matrix.EventID]int, error) {
+	places, err := c.places(append([]matrix.EventID{top}, list...))
+	if err != nil {
+		return nil, err
+	}
+	type segment struct {
+		last int64 // the latest event of the chain that is on the mainline
+		at   int   // its position
+	}
+	line := make(map[int64]segment)
+	steps := 0
+	for p, ok := places[top], true; ok; {
+		if _, loop := line[p.Chain]; loop {
+			return nil, fmt.Errorf("%w: the power levels of chain %d lead back to it", ErrGraph, p.Chain)
+		}
+		line[p.Chain] = segment{p.Seq, steps}
+		steps += int(p.Seq)
+		if p, ok, err = c.powerBelow(p.Chain, isPower); err != nil {
+			return nil, err
+		}
+	}
+	out := make(map[matrix.EventID]int, len(list))
+	for _, id := range list {
+		seen := make(map[int64]bool)
+		for p, ok := places[id], true; ok && !seen[p.Chain]; {
+			if s, on := line[p.Chain]; on {
+				out[id] = s.at + int(s.last-min(p.Seq, s.last))
+				break
+			}
+			seen[p.Chain] = true
+			if p, ok, err = c.powerBelow(p.Chain, isPower); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// powerBelow is the power levels event that the first one of a chain cites.
+func (c *Chains) powerBelow(chain int64, isPower func(chain int64) (bool, error)) (Place, bool, error) {
+	if err := c.read([]int64{chain}); err != nil {
+		return Place{}, false, err
+	}
+	for _, l := range c.below[chain] {
+		if l.From.Seq != 1 {
+			continue
+		}
+		yes, err := isPower(l.To.Chain)
+		if err != nil || yes {
+			return l.To, yes, err
+		}
+	}
+	return Place{}, false, nil
+}

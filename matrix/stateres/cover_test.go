@@ -2,6 +2,7 @@ package stateres
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -164,5 +165,54 @@ func TestA61_CoverIsLinear(t *testing.T) {
 	_, err := NewChains(c, 10).Reach([]Place{c.places[c.ids[len(c.ids)-1]]})
 	if err == nil {
 		t.Error("a walk over many chains is not bounded")
+	}
+}
+
+// Positions on the mainline by chains are those of a walk from event to event.
+func TestChains_MainlineEqualsTheWalk(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		c := &chained{nodes: map[matrix.EventID]Node{}, places: map[matrix.EventID]Place{}, at: map[Place]matrix.EventID{}, links: map[int64][]Link{}}
+		parent := map[matrix.EventID]matrix.EventID{}
+		tips := map[int64]int64{}
+		other := Place{1 << 40, 1} // a chain that is not one of power levels
+		for i := range 2 + r.IntN(60) {
+			id := matrix.EventID(fmt.Sprintf("$%05d", i))
+			p := Place{int64(i + 1), 1}
+			if i > 0 && r.IntN(20) > 0 {
+				parent[id] = c.ids[max(0, i-1-r.IntN(min(i, 4)))]
+				b := c.places[parent[id]]
+				if tips[b.Chain] == b.Seq {
+					p = Place{b.Chain, b.Seq + 1}
+				} else {
+					c.links[p.Chain] = append(c.links[p.Chain], Link{p, b})
+				}
+			}
+			if r.IntN(2) == 0 {
+				c.links[p.Chain] = append([]Link{{p, other}}, c.links[p.Chain]...)
+			}
+			tips[p.Chain] = p.Seq
+			c.places[id], c.at[p] = p, id
+			c.ids = append(c.ids, id)
+		}
+		top, list := c.ids[r.IntN(len(c.ids))], c.some(r, 10)
+		at := map[matrix.EventID]int{}
+		for id := top; id != ""; id = parent[id] {
+			at[id] = len(at)
+		}
+		want := map[matrix.EventID]int{}
+		for _, start := range list {
+			for id := start; id != ""; id = parent[id] {
+				if n, ok := at[id]; ok {
+					want[start] = n
+					break
+				}
+			}
+		}
+		got, err := NewChains(c, 0).Mainline(top, list, func(chain int64) (bool, error) { return chain != other.Chain, nil })
+		if err != nil || !maps.Equal(got, want) {
+			t.Fatalf("seed %d: %v on the mainline of %s are at %v, %v; want %v", seed, list, top, got, err, want)
+		}
 	}
 }

@@ -69,6 +69,9 @@ type Conflict struct {
 	Events func([]matrix.EventID) (map[matrix.EventID]*event.Event, error)
 	// Rejected tells whether an auth event was rejected; nil means that none was.
 	Rejected func(matrix.EventID) bool
+	// Mainline, where it is not nil, places power levels events on the mainline of another one, as Chains.Mainline does: then the mainline is
+	// not walked event by event.
+	Mainline func(top matrix.EventID, list []matrix.EventID) (map[matrix.EventID]int, error)
 	// Limit bounds how many events are loaded; 0 stands for DefaultLimit.
 	Limit int
 }

@@ -1,6 +1,7 @@
 package stateres
 
 import (
+	"fmt"
 	"math"
 
 	"hansa/matrix"
@@ -152,6 +153,9 @@ func (r *resolver) mainline(list []*event.Event) (func(*event.Event) int, error)
 	if len(list) == 0 || top == "" {
 		return func(*event.Event) int { return Unplaced }, nil
 	}
+	if r.c.Mainline != nil {
+		return r.placed(list, top)
+	}
 	if err := r.load([]matrix.EventID{top}); err != nil {
 		return nil, err
 	}
@@ -178,6 +182,28 @@ func (r *resolver) mainline(list []*event.Event) (func(*event.Event) int, error)
 				return i
 			}
 			p = parent[p.ID]
+		}
+		return Unplaced
+	}, nil
+}
+
+// placed is mainline for a caller who knows the positions.
+func (r *resolver) placed(list []*event.Event, top matrix.EventID) (func(*event.Event) int, error) {
+	var cited []matrix.EventID
+	for _, ev := range list {
+		if p := r.powerParent(ev); p != nil {
+			cited = append(cited, p.ID)
+		}
+	}
+	at, err := r.c.Mainline(top, cited)
+	if err != nil {
+		return nil, fmt.Errorf("place %d events on the mainline: %w", len(cited), err)
+	}
+	return func(ev *event.Event) int {
+		if p := r.powerParent(ev); p != nil {
+			if i, ok := at[p.ID]; ok {
+				return i
+			}
 		}
 		return Unplaced
 	}, nil
