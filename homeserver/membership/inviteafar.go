@@ -65,6 +65,9 @@ func (s *Service) decideInvite(ctx context.Context, c Caller, id matrix.RoomID, 
 	if _, err = s.decide(ctx, c, policy.Input{Point: policy.RoomInvite, Room: facts, Audience: audience, Target: party}); err != nil {
 		return err
 	}
+	if err := s.Rooms.MayInvite(ctx, id, c.UserID, target); err != nil { // by the other tenants in the room
+		return err
+	}
 	return s.mayReach(ctx, c.UserID.Server(), target.Server(), facts.Federate)
 }
 

@@ -99,6 +99,9 @@ func (j *entry) decide(ctx context.Context) error {
 	if err == nil {
 		_, err = s.decide(ctx, j.c, policy.Input{Point: policy.RoomJoin, Room: facts, Audience: audience})
 	}
+	if err == nil { // by the other tenants in the room
+		err = s.Rooms.MayEnter(ctx, j.w.room, j.c.UserID, auth.Join)
+	}
 	return err
 }
 

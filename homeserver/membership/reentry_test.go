@@ -261,3 +261,30 @@ func stateID(t *testing.T, s *hstest.Server, id, typ, key string) matrix.EventID
 	}
 	return e.ID
 }
+
+func TestReceiveInvite_RoomThatAnotherTenantIsIn(t *testing.T) {
+	for _, database := range storagetest.Databases() {
+		t.Run(database, func(t *testing.T) {
+			t.Parallel()
+			w, s := newWire(t, database, 2, "uno.example")
+			a, u, b := s[0].User("a"), s[0].User("@u:uno.example"), s[1].User("b")
+			id := b.CreateRoom(map[string]any{"preset": "public_chat", "name": "the name"})
+			u.Must("POST", "/join/"+hstest.Esc(id)+"?via=two.example", map[string]any{})
+			b.Invite(id, a)
+			if got := section(a.Until("the invitation", func(a hstest.Answer) bool { return section(a, "invite", id) != nil }), "invite", id); got["m.room.name"] == nil {
+				t.Errorf("the invitation tells %v", got)
+			}
+			if got := memberOf(t, s[0], id, a.ID); got != "invite" {
+				t.Errorf("the invitation is not in the room: %q", got)
+			}
+			w.asked()
+			a.Join(id)
+			if got := w.asked(); got != "" {
+				t.Errorf("asked: %s", got)
+			}
+			if got := memberOf(t, s[0], id, a.ID); got != "join" {
+				t.Errorf("after the join: %q", got)
+			}
+		})
+	}
+}

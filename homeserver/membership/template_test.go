@@ -95,3 +95,23 @@ func FuzzTemplate(f *testing.F) {
 		}
 	})
 }
+
+func FuzzOldStripped(f *testing.F) {
+	f.Add(`{"type":"m.room.name","state_key":"","sender":"@a:x.example","content":{"name":"x"}}`)
+	f.Add(`{"type":"m.room.member","state_key":"@a:x","sender":"@a:x","content":{"membership":"join","n":1e3}}`)
+	f.Add(`[]`)
+	f.Fuzz(func(t *testing.T, object string) {
+		st, ok := oldStripped(jsontext.Value(object))
+		if !ok {
+			return
+		}
+		kept := encodeStripped([]stripped{st, st})
+		if !jsontext.Value(kept).IsValid() {
+			t.Fatalf("%q is kept as %q", object, kept)
+		}
+		h := hear(nil, kept)
+		if len(h.users) == 0 && len(kept) > 2 && st.Type != typeMember {
+			t.Fatalf("%q names nobody", kept)
+		}
+	})
+}
