@@ -42,7 +42,8 @@ type composition struct {
 }
 
 // govern looks at the servers in a room, and keeps those out that a tenant of ours in the room does not approve: with the room's server ACL and
-// by removing their people. That is done in the name of the most powerful user of such a tenant who may do it; where nobody may,
+// by removing their people. They are removed first: their servers are told of that alone, and could not make anything of it if it
+// came after an event that they may not have. That is done in the name of the most powerful user of such a tenant who may do it; where nobody may,
 // the room stays as it is, and nobody of ours can send into it.
 //
 // spec: client-server-api#server-access-control-lists-acls-for-rooms
@@ -66,13 +67,6 @@ func (s *Service) govern(ctx context.Context, id matrix.RoomID) error {
 		}
 		return nil
 	}
-	if changed {
-		empty := ""
-		_, err := s.Send(ctx, Draft{RoomID: id, Sender: master, Type: typeServerACL, StateKey: &empty, Content: content})
-		if err = fatal(err); err != nil {
-			return err
-		}
-	}
 	removed := 0
 	for _, server := range sortedServers(c.refused) {
 		for _, user := range c.foreign[server] {
@@ -86,6 +80,13 @@ func (s *Service) govern(ctx context.Context, id matrix.RoomID) error {
 			if err := s.remove(ctx, id, master, user); err != nil {
 				return err
 			}
+		}
+	}
+	if changed {
+		empty := ""
+		_, err := s.Send(ctx, Draft{RoomID: id, Sender: master, Type: typeServerACL, StateKey: &empty, Content: content})
+		if err = fatal(err); err != nil {
+			return err
 		}
 	}
 	if len(c.refused) > 0 {
