@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long one expected thing may take.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // until tries until there is no error.
 func until(t *testing.T, what string, try func() error) {

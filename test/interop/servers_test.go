@@ -256,6 +256,7 @@ suppress_key_server_warning: true
 report_stats: false
 allow_public_rooms_over_federation: true
 presence: {enabled: true}
+room_list_publication_rules: [{action: allow}]
 database: {name: sqlite3, args: {database: DIR/homeserver.db}}
 listeners:
   - {port: 8448, bind_addresses: ["IP"], type: http, tls: true, resources: [{names: [federation]}]}

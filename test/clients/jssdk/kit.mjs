@@ -25,7 +25,8 @@ function need(name) {
 export const url = need("HANSA_URL");
 export const accounts = {
     alice: { id: need("HANSA_ALICE"), password: need("HANSA_ALICE_PASSWORD") },
-    bob: { id: need("HANSA_BOB"), password: need("HANSA_BOB_PASSWORD") },
+    // Bob may be on another server.
+    bob: { id: need("HANSA_BOB"), password: need("HANSA_BOB_PASSWORD"), url: process.env.HANSA_BOB_SERVER },
 };
 
 /** What the person types as the user name, and the homeserver that the person gives to the client. */
