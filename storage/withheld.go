@@ -87,25 +87,52 @@ func (tx *Tx) Redact(r Redaction) error {
 	return tx.Announce(NoticeRedaction, string(r.Target))
 }
 
-// LoadForeignRooms returns up to limit rooms after a mark in which somebody of a server that is not among the given ones is joined or invited,
-// or which have a server ACL, in the order of their making, and the mark of the next page.
-func (tx *Tx) LoadForeignRooms(own []matrix.ServerName, after int64, limit int) ([]matrix.RoomID, int64, error) {
-	var out []matrix.RoomID
-	args := []any{after, limit}
+// ForeignMember tells that somebody of another server is joined to or invited into a room.
+type ForeignMember struct {
+	RoomID matrix.RoomID
+	UserID matrix.UserID
+	room   int64
+}
+
+// LoadForeignMembers returns up to limit people who are joined to or invited into rooms and whose servers are not among the given ones, in the
+// order of rooms and names; after is the last of the page before, the zero value for the first.
+func (tx *Tx) LoadForeignMembers(own []matrix.ServerName, after ForeignMember, limit int) ([]ForeignMember, error) {
+	var out []ForeignMember
+	args := []any{after.room, dbText(string(after.UserID)), limit}
 	where := ""
 	for i, name := range own {
 		args = append(args, "%:"+likeText(string(name)))
-		where += fmt.Sprintf(` AND m.user_id NOT LIKE $%d ESCAPE '\'`, i+3)
+		where += fmt.Sprintf(` AND m.user_id NOT LIKE $%d ESCAPE '\'`, i+4)
 	}
+	err := tx.query(func(r *sql.Rows) error {
+		var m ForeignMember
+		var room, user string
+		if err := r.Scan(&m.room, &room, &user); err != nil {
+			return err
+		}
+		m.RoomID, m.UserID = matrix.RoomID(room), matrix.UserID(goText(user))
+		out = append(out, m)
+		return nil
+	}, `SELECT m.room_num, r.room_id, m.user_id FROM memberships m JOIN rooms r ON r.room_num = m.room_num
+		WHERE (m.room_num, m.user_id) > ($1, $2) AND m.membership IN ('join', 'invite')`+where+` ORDER BY m.room_num, m.user_id LIMIT $3`, args...)
+	return out, err
+}
+
+// LoadServerACLs returns the server ACLs of up to limit rooms after one, in the order in which the rooms were made, and the mark of the next page.
+func (tx *Tx) LoadServerACLs(after int64, limit int) ([]*Event, int64, error) {
+	var ids []string
 	err := tx.query(func(r *sql.Rows) error {
 		var id string
 		if err := r.Scan(&after, &id); err != nil {
 			return err
 		}
-		out = append(out, matrix.RoomID(id))
+		ids = append(ids, id)
 		return nil
-	}, `SELECT r.room_num, r.room_id FROM rooms r WHERE r.room_num > $1 AND (EXISTS (SELECT 1 FROM memberships m
-		WHERE m.room_num = r.room_num AND m.membership IN ('join', 'invite')`+where+`) OR EXISTS (SELECT 1 FROM current_state s
-		WHERE s.room_num = r.room_num AND s.type = 'm.room.server_acl' AND s.state_key = '')) ORDER BY r.room_num LIMIT $2`, args...)
-	return out, after, err
+	}, `SELECT r.room_num, s.event_id FROM rooms r JOIN current_state s ON s.room_num = r.room_num AND s.type = 'm.room.server_acl' AND s.state_key = ''
+		WHERE r.room_num > $1 ORDER BY r.room_num LIMIT $2`, after, limit)
+	if err != nil || len(ids) == 0 {
+		return nil, after, err
+	}
+	list, err := tx.events(selectEventSQL+`WHERE e.event_id SET($1)`, tx.set(ids))
+	return list, after, err
 }

@@ -17,8 +17,8 @@ import (
 const (
 	// releaseStep is how many withheld events are judged again at a time.
 	releaseStep = 200
-	// roomStep is how many rooms are read at a time when all that other servers take part in are looked at.
-	roomStep = 100
+	// memberStep is how many people of other servers are looked at at a time.
+	memberStep = 2000
 )
 
 // WatchPolicy puts a notice into the log whenever rules, their data or agreements have changed in this process, until ctx ends. It says so
@@ -192,29 +192,72 @@ func (s *Service) releaseRedaction(tx *storage.Tx, l *live, e *storage.Event) er
 	return nil
 }
 
-// governAll looks at every room in which another server takes part.
+// governAll looks at every room in which a server takes part that some tenant of ours does not approve, and at those where we have put a server
+// on the list of denied ones.
 func (s *Service) governAll(ctx context.Context) error {
-	own := make([]matrix.ServerName, 0, len(s.Keys))
-	for name := range s.Keys {
-		own = append(own, name)
+	due := map[matrix.RoomID]bool{}
+	if err := s.findRefused(ctx, due); err != nil {
+		return err
 	}
-	after := int64(0)
+	if err := s.findACLs(ctx, due); err != nil {
+		return err
+	}
+	for id := range due {
+		if err := s.govern(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findRefused adds the rooms that hold somebody whose server a tenant of ours does not approve.
+func (s *Service) findRefused(ctx context.Context, due map[matrix.RoomID]bool) error {
+	own, tenants := make([]matrix.ServerName, 0, len(s.Keys)), make([]string, 0, len(s.Keys))
+	for name := range s.Keys {
+		own, tenants = append(own, name), append(tenants, string(name))
+	}
+	known := map[matrix.ServerName]bool{} // whether it is refused
+	var last storage.ForeignMember
 	for {
-		var rooms []matrix.RoomID
-		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-			rooms, after, err = tx.LoadForeignRooms(own, after, roomStep)
-			return err
-		})
-		if err != nil {
+		var list []storage.ForeignMember
+		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) { list, err = tx.LoadForeignMembers(own, last, memberStep); return err })
+		if err != nil || len(list) == 0 {
 			return err
 		}
-		if len(rooms) == 0 {
-			return nil
-		}
-		for _, id := range rooms {
-			if err := s.govern(ctx, id); err != nil {
-				return err
+		for _, m := range list {
+			server := m.UserID.Server()
+			refused, ok := known[server]
+			if !ok {
+				by, err := s.refusing(ctx, tenants, string(server))
+				if err != nil {
+					return err
+				}
+				refused = len(by) > 0
+				known[server] = refused
+			}
+			if refused {
+				due[m.RoomID] = true
 			}
 		}
+		last = list[len(list)-1]
+	}
+}
+
+// findACLs adds the rooms whose server ACL denies a server because we have said so.
+func (s *Service) findACLs(ctx context.Context, due map[matrix.RoomID]bool) error {
+	after := int64(0)
+	for {
+		var list []*storage.Event
+		next := after
+		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) { list, next, err = tx.LoadServerACLs(after, releaseStep); return err })
+		if err != nil || next == after {
+			return err
+		}
+		for _, e := range list {
+			if ours, ok := event.ContentField(e.Event, keyRefused); ok && len(stringsIn(ours)) > 0 {
+				due[e.RoomID] = true
+			}
+		}
+		after = next
 	}
 }
