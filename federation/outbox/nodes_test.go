@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"hansa/federation"
 	"hansa/matrix"
 	"hansa/storage"
@@ -74,6 +76,37 @@ func TestF471_WritesAreFenced(t *testing.T) {
 	if err == nil {
 		t.Error("a node without lease has written")
 	}
+}
+
+// What another node hears and has to say goes to the node that sends.
+func TestListen(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.start()
+		r := w.newRoom("a", "@f:far.example")
+		r.add(message("1"))
+		w.flushed(far)
+		say := func(x word) {
+			b, err := json.Marshal(x)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.out.listen(b)
+		}
+		say(word{As: acme, About: About{Room: r.room.ID, User: anna}, EDU: federation.EDU{Type: federation.EDUTyping, Content: []byte(`{}`)}})
+		w.until("typing", func() bool { return len(w.peers.edus(far, federation.EDUTyping)) == 1 })
+		w.hold(far)
+		w.stop()
+		w.start(func(c *tuning) { c.pauseFirst, c.pauseLast = time.Hour, time.Hour })
+		r.add(message("2"))
+		w.until("a failure", func() bool { return len(w.peers.attempts(far)) == 3 })
+		w.peers.on(far, nil)
+		w.until("the pause", func() bool { rows := w.rows(); return len(rows) == 1 && rows[0].Failures == 1 })
+		say(word{Heard: far})
+		w.flushed(far)
+		wantList(t, "events", w.peers.events(far), "1", "2")
+		w.out.listen([]byte(`{`))
+		w.out.listen([]byte(`{"heard":""}`))
+	})
 }
 
 // Stays in rooms that ended long ago and EDUs that nobody came for are deleted.

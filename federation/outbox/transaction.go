@@ -199,7 +199,7 @@ func receiptEDUs(list []*storage.Receipt) ([]federation.EDU, error) {
 // next makes the next transaction for a server, nil where there is nothing to send.
 func (s *session) next(ctx context.Context, d *destination, only bool) (*transaction, error) {
 	s.mu.Lock()
-	row, limit := d.row, d.limit
+	row, limit, edus := d.row, d.limit, false
 	var t *transaction
 	switch {
 	case row.Sending > 0 && (!d.ours || d.behind):
@@ -228,6 +228,8 @@ func (s *session) next(ctx context.Context, d *destination, only bool) (*transac
 			t.to = it.pos
 			if it.post != nil || it.receipt != nil {
 				t.parts = append(t.parts, part{pos: it.pos, post: it.post, receipt: it.receipt})
+			} else {
+				edus = true
 			}
 		}
 		t.to = max(t.to, row.Sending)
@@ -235,25 +237,28 @@ func (s *session) next(ctx context.Context, d *destination, only bool) (*transac
 		t = &transaction{from: row.Pos, to: row.Pos}
 	}
 	s.mu.Unlock()
-	return t, s.fill(ctx, d.pair, t, limit)
-}
-
-// fill adds the queued EDUs to a transaction that was made of the queue, and keeps what fits.
-func (s *session) fill(ctx context.Context, p pair, t *transaction, limit int) error {
-	if t.to > t.from && !t.parting {
-		var edus []storage.QueuedEDU
-		err := s.o.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-			edus, err = tx.LoadQueuedEDUs(p.as, p.to, t.from, t.to, maxQueuedEDUs+1)
-			return err
-		})
-		if err != nil {
-			return err
+	if edus && !t.parting {
+		if err := s.addQueued(ctx, d.pair, t); err != nil {
+			return nil, err
 		}
-		t.addEDUs(edus)
 	}
 	if len(t.parts) > 0 {
 		t.cut(limit)
 	}
+	return t, nil
+}
+
+// addQueued adds the queued EDUs to a transaction that was made of the queue.
+func (s *session) addQueued(ctx context.Context, p pair, t *transaction) error {
+	var edus []storage.QueuedEDU
+	err := s.o.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		edus, err = tx.LoadQueuedEDUs(p.as, p.to, t.from, t.to, maxQueuedEDUs+1)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t.addEDUs(edus)
 	return nil
 }
 
