@@ -219,6 +219,14 @@ func (tx *Tx) LoadStrangers(room matrix.RoomID) ([]matrix.UserID, error) {
 		WHERE r.room_id = $1 AND m.membership = 'join' AND u.user_id IS NULL`, string(room))
 }
 
+// HasDestinations tells whether what happens in a room is sent to any other server.
+func (tx *Tx) HasDestinations(room matrix.RoomID) (bool, error) {
+	var n int64
+	err := tx.row(`SELECT COUNT(*) FROM (SELECT o.destination FROM rooms r JOIN outbox_rooms o ON o.room_num = r.room_num WHERE r.room_id = $1 LIMIT 1) d`,
+		[]any{string(room)}, &n)
+	return n > 0, err
+}
+
 // LoadLocals returns users of this deployment who are joined to a room.
 func (tx *Tx) LoadLocals(room matrix.RoomID, limit int) ([]matrix.UserID, error) {
 	return tx.userIDs(`SELECT m.user_id FROM rooms r JOIN memberships m ON m.room_num = r.room_num JOIN users u ON u.user_id = m.user_id

@@ -136,8 +136,21 @@ func (s *Service) isLocal(ctx context.Context, user matrix.UserID) (bool, error)
 
 // meet notes which servers meet whom when somebody has come into a room.
 func (a *announcer) meet(ctx context.Context, n *news, room matrix.RoomID, came []matrix.UserID) error {
+	far := false
+	for _, u := range came {
+		local, err := a.s.isLocal(ctx, u)
+		if err != nil {
+			return err
+		}
+		far = far || !local
+	}
 	var strangers, own []matrix.UserID
 	err := a.s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		if !far { // the usual case, and many at a time
+			if far, err = tx.HasDestinations(room); err != nil || !far {
+				return err
+			}
+		}
 		if strangers, err = tx.LoadStrangers(room); err != nil || len(strangers) == 0 {
 			return err
 		}
@@ -335,6 +348,10 @@ func (s *Service) tell(tx *storage.Tx, user matrix.UserID, servers []matrix.Serv
 	b, err := json.Marshal(content)
 	if err != nil {
 		return err
+	}
+	if len(b) > maxEDU { // no server would take it; it can still be asked for
+		s.log.WithField("user_id", user).Warn("keys are too large to be announced to other servers")
+		return nil
 	}
 	for _, to := range servers {
 		if err := s.Queue(tx, user.Server(), to, typ, key, b); err != nil {
