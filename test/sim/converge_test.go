@@ -158,7 +158,7 @@ func same(w *world, s *server, where string, got, want map[event.StateKey]matrix
 
 // compare reports true where servers that take each other for being in the room differ. State resolution can leave a server out that never
 // hears of it, since nobody talks to it any more, and users whom the others do not know to be in, whose words then fail softly with them;
-// that is how the protocol is.
+// that is how the protocol is. So it is with a server that has nobody who may speak: what only it has heard of stays with it.
 func (w *world) compare() (bad bool) {
 	fail := func(format string, args ...any) {
 		bad = true
@@ -166,7 +166,12 @@ func (w *world) compare() (bad bool) {
 	}
 	var views []*view
 	for _, s := range w.servers {
-		if w.in(s) {
+		switch {
+		case !w.in(s):
+		case len(w.said[s.name]) == 0:
+			w.note("%s is mute", s.name)
+			w.apart++
+		default:
 			views = append(views, s.view())
 		}
 	}

@@ -184,15 +184,12 @@ func (w *world) settle() {
 			w.flush()
 		}
 	}
-	for _, s := range w.servers {
-		for range 50 {
-			if !w.in(s) {
-				break
-			}
-			more, err := s.rooms.Backfill(context.Background(), w.room, 100)
-			must(w.t, err)
-			if !more {
-				break
+	for range 2 { // what one has only now the others can have, too
+		for _, s := range w.servers {
+			for more := w.in(s); more; {
+				var err error
+				more, err = s.rooms.Backfill(context.Background(), w.room, 100)
+				must(w.t, err)
 			}
 		}
 	}
