@@ -238,3 +238,38 @@ func TestToDevice_WhileAway(t *testing.T) {
 		}
 	})
 }
+
+// Whoever shares no room for a while hears of no changes, and has the right keys all the same when they meet again.
+func TestEncryption_ApartAndTogetherAgain(t *testing.T) {
+	t.Parallel()
+	each(t, 2, func(t *testing.T, f *hstest.Federation) {
+		anna, bob, room := pair(t, f)
+		keys(t, anna)
+		bob.Until("anna's keys", changed(anna.ID))
+		query := object{"device_keys": object{string(anna.ID): []string{}}}
+		bob.Must("POST", "/keys/query", query)
+		bob.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", object{})
+		bob.Until("being told that anna is out of sight", func(a hstest.Answer) bool {
+			list, _ := a.Get("device_lists", "left").([]any)
+			return slices.Contains(list, any(string(anna.ID)))
+		})
+		anna.Until("bob's leaving", membership(room, bob.ID, "leave"))
+		second := anna.On(f.Servers[0])
+		second.Login("TABLET")
+		keys(t, second)
+		anna.Must("DELETE", "/devices/"+hstest.Esc(anna.DeviceID), object{"auth": object{"type": "m.login.password", "password": hstest.Password,
+			"identifier": object{"type": "m.id.user", "user": string(anna.ID)}, "session": anna.Try("DELETE", "/devices/"+hstest.Esc(anna.DeviceID), object{}).String("session")}})
+		bob.Must("POST", via(room, f.Servers[0]), object{})
+		bob.Until("anna again", changed(anna.ID))
+		for deadline := time.Now().Add(20 * time.Second); ; bob.Sync(time.Second) {
+			a := bob.Must("POST", "/keys/query", query)
+			found, _ := a.Get("device_keys", string(anna.ID)).(object)
+			if len(found) == 1 && found["TABLET"] != nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the keys are not right: %s", a.Raw)
+			}
+		}
+	})
+}
