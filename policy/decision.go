@@ -58,6 +58,8 @@ type Obligations struct {
 	RecordFull bool `json:"record_full,omitempty"`
 	// PushEventIDOnly says that push notifications may carry no more than the event id.
 	PushEventIDOnly bool `json:"push_event_id_only,omitempty"`
+	// LeaveStrangers says that our people have to leave rooms that hold the server in question, where nobody of ours can remove it.
+	LeaveStrangers bool `json:"leave_strangers,omitempty"`
 }
 
 // Decision is the answer to one question.
@@ -196,6 +198,7 @@ func (o *Obligations) merge(p Obligations) (conflict bool) {
 	o.NoFederation = o.NoFederation || p.NoFederation
 	o.RecordFull = o.RecordFull || p.RecordFull
 	o.PushEventIDOnly = o.PushEventIDOnly || p.PushEventIDOnly
+	o.LeaveStrangers = o.LeaveStrangers || p.LeaveStrangers
 	return conflict
 }
 

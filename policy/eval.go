@@ -218,6 +218,8 @@ func readObligations(v ast.Value, l *layer) (Obligations, error) {
 			out.RecordFull = true
 		case key == "push_format" && s == "event_id_only":
 			out.PushEventIDOnly = true
+		case key == "strangers" && s == "leave":
+			out.LeaveStrangers = true
 		default:
 			return fmt.Errorf("%s has an unknown name or value", k)
 		}

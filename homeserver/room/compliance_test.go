@@ -492,3 +492,29 @@ func TestR357_WithinASecond(t *testing.T) {
 		}
 	})
 }
+
+// Where nobody of ours has the power, our people leave if their tenant says so.
+func TestR357_OurPeopleLeave(t *testing.T) {
+	t.Parallel()
+	each(t, map[string]string{"acme.example/rooms.yaml": "rooms: {strangers: leave}\n"}, func(t *testing.T, k *kit) {
+		k.must(k.engine.SetAgreements(context.Background(), []policy.Agreement{{ID: "a", Owner: string(acme), Partner: "far.example", State: "active",
+			Scope: &policy.Scope{Direction: "both", Pools: policy.AllPools(), Features: policy.AllFeatures()}}}))
+		c := newTown(k, "11")
+		c.must(c.member(c.id, user("ben"), user("ben"), "join"))
+		c.must(c.state(c.id, user("anna"), "m.room.power_levels", "", map[string]any{"users": map[string]any{string(fred): 100}}))
+		c.follow()
+		if m := c.membership(user("ben")); m != auth.Join {
+			t.Fatalf("ben is %q among partners", m)
+		}
+		c.joins(mallory)
+		c.follow()
+		for _, who := range []matrix.UserID{user("anna"), user("ben")} {
+			if m := c.membership(who); m != auth.Leave {
+				t.Errorf("%s is %q next to a stranger, want out", who, m)
+			}
+		}
+		if c.membership(fred) != auth.Join || c.membership(mallory) != auth.Join {
+			t.Error("others were removed without power")
+		}
+	})
+}

@@ -35,6 +35,9 @@ type composition struct {
 	foreign map[string][]matrix.UserID
 	// refused are the tenants of ours that do not approve a server.
 	refused map[string][]string
+	// leaving are those tenants whose people have to leave where nobody can remove a refused server; own are our joined users.
+	leaving []string
+	own     []matrix.UserID
 	acl     *event.Event
 	// masters are our joined users who may change the server ACL, the most powerful first.
 	masters []matrix.UserID
@@ -65,7 +68,7 @@ func (s *Service) govern(ctx context.Context, id matrix.RoomID) error {
 		if len(c.refused) > 0 {
 			log.WithField("servers", len(c.refused)).Warn("a room holds servers that are not approved, and nobody of ours can remove them; our people cannot send into it")
 		}
-		return nil
+		return s.retreat(ctx, id, c)
 	}
 	removed := 0
 	for _, server := range sortedServers(c.refused) {
@@ -109,6 +112,22 @@ func (s *Service) remove(ctx context.Context, id matrix.RoomID, master, user mat
 	return fatal(err)
 }
 
+// retreat takes those of our people out of a room whose tenants do not want to be in one with the servers that it holds.
+func (s *Service) retreat(ctx context.Context, id matrix.RoomID, c *composition) error {
+	for _, user := range c.own {
+		if !slices.Contains(c.leaving, string(user.Server())) {
+			continue
+		}
+		key := string(user)
+		_, err := s.Send(ctx, Draft{RoomID: id, Sender: user, Type: typeMember, StateKey: &key,
+			Content: Object(map[string]any{"membership": auth.Leave, "reason": "The room holds a server that may not be in it."})})
+		if err = fatal(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fatal is nil for refusals: rules, policy, or a room that moved on. What is left can be tried again.
 func fatal(err error) error {
 	var refused *matrix.Error
@@ -136,8 +155,11 @@ func (s *Service) composition(ctx context.Context, id matrix.RoomID) (*compositi
 		case !isPresent(m.membership):
 		case !s.IsLocal(server):
 			c.foreign[string(server)] = append(c.foreign[string(server)], user)
-		case m.membership == auth.Join && l.rules.CanSend(user, typeServerACL, true):
-			c.masters = append(c.masters, user)
+		case m.membership == auth.Join:
+			c.own = append(c.own, user)
+			if l.rules.CanSend(user, typeServerACL, true) {
+				c.masters = append(c.masters, user)
+			}
 		}
 	}
 	l.mu.Unlock()
@@ -149,10 +171,11 @@ func (s *Service) composition(ctx context.Context, id matrix.RoomID) (*compositi
 	})
 	for server, users := range c.foreign {
 		slices.Sort(users)
-		tenants, err := s.refusing(ctx, c.tenants, server)
+		tenants, leaving, err := s.refusing(ctx, c.tenants, server)
 		if err != nil {
 			return nil, err
 		}
+		c.leaving = append(c.leaving, leaving...)
 		if len(tenants) > 0 {
 			c.refused[server] = tenants
 		}
@@ -160,19 +183,23 @@ func (s *Service) composition(ctx context.Context, id matrix.RoomID) (*compositi
 	return c, nil
 }
 
-// refusing are those of some tenants that do not approve a server. The error wraps ErrUndecided.
-func (s *Service) refusing(ctx context.Context, tenants []string, server string) (out []string, err error) {
+// refusing are those of some tenants that do not approve a server, and those of them whose people have to leave where it cannot be removed. The
+// error wraps ErrUndecided.
+func (s *Service) refusing(ctx context.Context, tenants []string, server string) (out, leaving []string, err error) {
 	for _, tenant := range tenants {
 		d := s.Policy.Consider(ctx, &policy.Input{Point: policy.FederationInbound, Time: s.Now(), Tenant: policy.Tenant{Name: tenant},
 			Subject: policy.ServerParty(server, false), Server: &policy.Server{Name: server}})
 		if d.Err != nil {
-			return nil, errors.Join(ErrUndecided, d.Err)
+			return nil, nil, errors.Join(ErrUndecided, d.Err)
 		}
 		if !d.Allow {
 			out = append(out, tenant)
+			if d.Obligations.LeaveStrangers {
+				leaving = append(leaving, tenant)
+			}
 		}
 	}
-	return out, nil
+	return out, leaving, nil
 }
 
 // refusers are the tenants in whose name something is to be done: those that refuse a server, else any.
@@ -257,7 +284,7 @@ func (s *Service) refusedHosts(c *composition, before []string) []string {
 		add(matrix.ServerName(server).Host())
 	}
 	for _, host := range before {
-		if tenants, err := s.refusing(context.Background(), c.tenants, host); err != nil || len(tenants) > 0 {
+		if tenants, _, err := s.refusing(context.Background(), c.tenants, host); err != nil || len(tenants) > 0 {
 			add(host)
 		}
 	}

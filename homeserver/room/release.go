@@ -228,7 +228,7 @@ func (s *Service) findRefused(ctx context.Context, due map[matrix.RoomID]bool) e
 			server := m.UserID.Server()
 			refused, ok := known[server]
 			if !ok {
-				by, err := s.refusing(ctx, tenants, string(server))
+				by, _, err := s.refusing(ctx, tenants, string(server))
 				if err != nil {
 					return err
 				}

@@ -209,6 +209,12 @@ default obligations := {"federate": false}
 
 obligations := {} if _federates
 
+# METADATA
+# description: Obligations about a server that is refused and takes part in rooms in which nobody of ours can remove it.
+default stranger_obligations := {}
+
+stranger_obligations := {"strangers": "leave"} if "leave" in {object.get(_tenant, "strangers", "stay"), object.get(_operator, "strangers", "stay")}
+
 default _federates := false
 
 _federates if _unset

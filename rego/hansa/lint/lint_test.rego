@@ -35,7 +35,7 @@ test_every_section_filled_is_fine if {
 		"rooms": {
 			"create": "everyone", "public": "nobody", "publish": {"roles": ["admin"]}, "alias": "everyone", "invite": "everyone",
 			"federate": "never", "join_rules": ["invite"], "history_visibility": ["joined"], "versions": ["12"], "types": ["m.space"],
-			"max_members": 100, "mixed": "keep", "partner_history": ["joined", "invited"],
+			"max_members": 100, "mixed": "keep", "partner_history": ["joined", "invited"], "strangers": "leave",
 		},
 		"profiles": {"locked": ["displayname"], "write": "everyone"},
 		"push": {"gateways": ["push.example"], "content": false},

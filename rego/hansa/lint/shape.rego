@@ -20,7 +20,7 @@ sections := {
 	"rooms": {
 		"create": "who", "public": "who", "publish": "who", "alias": "who", "invite": "who",
 		"federate": "federate", "join_rules": "join_rules", "history_visibility": "history",
-		"versions": "words", "types": "words", "max_members": "count", "mixed": "mixed", "partner_history": "history",
+		"versions": "words", "types": "words", "max_members": "count", "mixed": "mixed", "partner_history": "history", "strangers": "strangers",
 	},
 	"sessions": {"login": "who", "networks": "networks", "hours": "hours", "exempt": "who"},
 	"tenant": {"timezone": "text"},

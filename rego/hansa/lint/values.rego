@@ -27,6 +27,7 @@ expected := {
 	"points": "must be a list of decision points",
 	"roles": "must give each role a list of actions",
 	"rules": "must be {allow: [...], deny: [...]} with one or both",
+	"strangers": "must be stay or leave",
 	"state": "must be proposed, active, suspended, ended or expired",
 	"text": "must be a text",
 	"user_ids": "must be a list of user ids of this tenant such as @ann:corp.example",
@@ -39,6 +40,7 @@ _words := {
 	"encryption": {"required", "forbidden", "optional"},
 	"federate": {"agreed", "never"},
 	"mixed": {"block", "keep"},
+	"strangers": {"stay", "leave"},
 	"state": {"proposed", "active", "suspended", "ended", "expired"},
 }
 

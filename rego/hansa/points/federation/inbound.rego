@@ -1,15 +1,18 @@
 # METADATA
 # title: Requests of another server
-# description: May the server ask the tenant anything at all? Asked at the door, before its keys are looked up.
+# description: |
+#   May the server ask the tenant anything at all? Asked at the door, before its keys are looked up, and of the servers in
+#   rooms; the obligation of a refusal says what becomes of our people in rooms that hold the server.
 package hansa.points.federation.inbound
 
 import data.hansa.agreements
 import data.hansa.domains
 import data.hansa.lib.verdict
+import data.hansa.rooms
 
 decision := {"allow": true, "reasons": set(), "obligations": {}} if {
 	{outcome | some outcome in _checks} == {true}
-} else := verdict.denied(_checks)
+} else := object.union(verdict.denied(_checks), {"obligations": rooms.stranger_obligations})
 
 _checks := {
 	"domains.server": domains.server,

@@ -35,3 +35,13 @@ test_a_former_partner_may_take_its_people_out if {
 test_a_stranger_may_not_even_leave if {
 	_changed({"server": {"agreement": null}, "event": {"type": "m.room.member", "membership": "leave"}}).allow == false
 }
+
+test_what_our_people_do_next_to_a_stranger if {
+	stranger := object.remove(fixtures.accepted["federation.inbound"], ["server"])
+	stay := data.hansa.points.federation.inbound.decision with input as stranger with data.config as {}
+	stay.obligations == {}
+	leave := data.hansa.points.federation.inbound.decision with input as stranger
+		with data.config as {"operator": {"rooms": {"strangers": "leave"}}}
+	leave.allow == false
+	leave.obligations == {"strangers": "leave"}
+}
