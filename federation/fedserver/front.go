@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -205,11 +206,17 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return writeRaw(w, status, b)
 }
 
+// writeTimeout is how long another server may take to read an answer.
+const writeTimeout = 2 * time.Minute
+
 // writeRaw writes an answer that is JSON already.
 func writeRaw(w http.ResponseWriter, status int, b []byte) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
+	conn := http.NewResponseController(w)
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))   // some connections have no deadlines
+	defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the next request starts afresh
 	w.WriteHeader(status)
 	_, _ = w.Write(b) // when the other server went away, there is nobody to tell
 	return nil
