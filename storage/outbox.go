@@ -220,21 +220,28 @@ func suffixSQL(column, param string) string {
 	return `substr(` + column + `, length(` + column + `) - length(CAST(` + param + ` AS TEXT)) + 1) = CAST(` + param + ` AS TEXT)`
 }
 
-// LoadJoinedServers returns which servers have joined users in a room now, and the position of the oldest of those memberships.
-func (tx *Tx) LoadJoinedServers(room matrix.RoomID) (map[matrix.ServerName]int64, error) {
-	out := map[matrix.ServerName]int64{}
+// LoadJoinedServers returns which servers have joined users in rooms now, and the position of the oldest of those memberships.
+func (tx *Tx) LoadJoinedServers(rooms []matrix.RoomID) (map[matrix.RoomID]map[matrix.ServerName]int64, error) {
+	out := make(map[matrix.RoomID]map[matrix.ServerName]int64, len(rooms))
+	if len(rooms) == 0 {
+		return out, nil
+	}
+	for _, id := range rooms {
+		out[id] = map[matrix.ServerName]int64{}
+	}
 	err := tx.query(func(r *sql.Rows) error {
-		var user string
+		var id, user string
 		var pos int64
-		if err := r.Scan(&user, &pos); err != nil {
+		if err := r.Scan(&id, &user, &pos); err != nil {
 			return err
 		}
-		server := matrix.UserID(goText(user)).Server()
-		if first, ok := out[server]; !ok || pos < first {
-			out[server] = pos
+		servers, server := out[matrix.RoomID(id)], matrix.UserID(goText(user)).Server()
+		if first, ok := servers[server]; !ok || pos < first {
+			servers[server] = pos
 		}
 		return nil
-	}, `SELECT m.user_id, m.pos FROM memberships m JOIN rooms r ON r.room_num = m.room_num WHERE r.room_id = $1 AND m.membership = 'join'`, string(room))
+	}, `SELECT r.room_id, m.user_id, m.pos FROM memberships m JOIN rooms r ON r.room_num = m.room_num
+		WHERE r.room_id SET($1) AND m.membership = 'join'`, setOf(tx, rooms))
 	return out, err
 }
 

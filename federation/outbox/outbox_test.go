@@ -64,6 +64,18 @@ func TestSend_RetractedInvite(t *testing.T) {
 	})
 }
 
+// A room that is closed to other servers stays so whatever is said about its members.
+func TestSend_ClosedRoom(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		r := w.newRoom("a")
+		r.add(say{sender: anna, typ: "m.room.create", stateKey: ptr(""), content: `{"m.federate":false}`}, member("@f:far.example", "@f:far.example", "join"), message("1"))
+		w.newRoom("b", "@f:far.example").add(message("2"))
+		w.start()
+		w.flushed(far)
+		wantList(t, "events", w.peers.events(far), "2")
+	})
+}
+
 // A join that came by send_join goes to the other servers of the room, and what came by transaction does not.
 func TestSend_RelaysWhatItLetIn(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

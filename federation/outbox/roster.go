@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/go-json-experiment/json"
@@ -31,10 +30,14 @@ type roster struct {
 type crowd struct {
 	tenant  matrix.ServerName // that made the room here
 	servers []storage.RoomServer
+	closed  bool // to other servers, whatever is said about its members
 }
 
 // at lists the servers that were in the room at a position.
 func (c *crowd) at(pos int64) []matrix.ServerName {
+	if c.closed {
+		return nil
+	}
 	var out []matrix.ServerName
 	for _, s := range c.servers {
 		if s.Since <= pos && (s.Until == 0 || pos <= s.Until) {
@@ -100,33 +103,34 @@ func (r *roster) load(ctx context.Context, ids []matrix.RoomID) error {
 		if err != nil {
 			return err
 		}
+		var unknown []matrix.RoomID
 		for id, room := range rooms {
-			c := &crowd{tenant: room.Tenant, servers: room.Servers}
-			found[id] = c
+			found[id] = &crowd{tenant: room.Tenant, servers: room.Servers}
 			if !room.Known {
-				// Nobody was told of it yet: the room is new here, and may have come with its members.
-				joined, err := tx.LoadJoinedServers(id)
-				if err != nil {
-					return err
-				}
-				for server, since := range joined {
-					if !r.o.Rooms.IsLocal(server) {
-						fresh = append(fresh, storage.RoomServer{RoomID: id, Server: server, Since: since})
-						c.servers = append(c.servers, fresh[len(fresh)-1])
-					}
-				}
+				unknown = append(unknown, id)
 			}
-			if len(c.servers) > 0 {
-				shut, err := isClosed(tx, id)
-				if err != nil {
-					return err
-				}
-				if shut {
-					c.servers = nil
+		}
+		// Nobody was told of these yet: they are new here, and may have come with their members.
+		joined, err := tx.LoadJoinedServers(unknown)
+		if err != nil {
+			return err
+		}
+		for id, servers := range joined {
+			for server, since := range servers {
+				if !r.o.Rooms.IsLocal(server) {
+					s := storage.RoomServer{RoomID: id, Server: server, Since: since}
+					fresh, found[id].servers = append(fresh, s), append(found[id].servers, s)
 				}
 			}
 		}
-		return nil
+		shut, err := closedRooms(tx, ids)
+		for _, id := range shut {
+			if c := found[id]; c != nil {
+				c.closed = true
+			}
+		}
+		fresh = slices.DeleteFunc(fresh, func(s storage.RoomServer) bool { return found[s.RoomID].closed })
+		return err
 	})
 	if err != nil {
 		return err
@@ -145,20 +149,22 @@ func (r *roster) load(ctx context.Context, ids []matrix.RoomID) error {
 	return nil
 }
 
-// isClosed tells whether the room's create event keeps other servers out.
-func isClosed(tx *storage.Tx, id matrix.RoomID) (bool, error) {
-	e, err := tx.LoadStateEvent(id, event.StateKey{Type: "m.room.create"})
-	if errors.Is(err, storage.ErrNotFound) {
-		return false, nil
+// closedRooms returns those of the rooms whose create events keep other servers out.
+func closedRooms(tx *storage.Tx, ids []matrix.RoomID) ([]matrix.RoomID, error) {
+	creates, err := tx.LoadStateTypes(ids, []string{"m.room.create"})
+	var out []matrix.RoomID
+	for id, list := range creates {
+		for _, e := range list {
+			var federate *bool
+			if raw, ok := event.ContentField(e.Event, "m.federate"); ok && json.Unmarshal(raw, &federate) != nil {
+				continue // of a wrong type: as good as absent
+			}
+			if federate != nil && !*federate {
+				out = append(out, id)
+			}
+		}
 	}
-	if err != nil {
-		return false, err
-	}
-	var federate *bool
-	if raw, ok := event.ContentField(e.Event, "m.federate"); ok && json.Unmarshal(raw, &federate) != nil {
-		return false, nil // of a wrong type: as good as absent
-	}
-	return federate != nil && !*federate, nil
+	return out, err
 }
 
 // crowd is who is in a room that warm has looked up.
@@ -181,7 +187,7 @@ func (r *roster) meet(ctx context.Context, e *storage.Event) ([]matrix.ServerNam
 		return servers, nil
 	}
 	server := matrix.UserID(*e.StateKey).Server()
-	if server == "" || r.o.Rooms.IsLocal(server) {
+	if server == "" || c.closed || r.o.Rooms.IsLocal(server) {
 		return servers, nil
 	}
 	there := slices.Contains(servers, server)
@@ -245,11 +251,18 @@ func (r *roster) retract(ctx context.Context, c *crowd, e *storage.Event, server
 // recount looks at the members of a room again, whose state changed by more than an event.
 func (r *roster) recount(ctx context.Context, id matrix.RoomID, pos int64) error {
 	c := r.crowd(id)
-	var joined map[matrix.ServerName]int64
-	err := r.o.DB.Read(ctx, func(tx *storage.Tx) (err error) { joined, err = tx.LoadJoinedServers(id); return err })
+	if c.closed {
+		return nil
+	}
+	var all map[matrix.RoomID]map[matrix.ServerName]int64
+	err := r.o.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		all, err = tx.LoadJoinedServers([]matrix.RoomID{id})
+		return err
+	})
 	if err != nil {
 		return err
 	}
+	joined := all[id]
 	present := c.at(pos)
 	var changed []storage.RoomServer
 	for server, since := range joined {
