@@ -26,7 +26,7 @@ type Device struct {
 
 // DeviceListUpdate is the content of m.device_list_update.
 //
-// spec: server-server-api#mdevice_list_update
+// spec: server-server-api#device-management
 type DeviceListUpdate struct {
 	UserID      matrix.UserID   `json:"user_id"`
 	DeviceID    matrix.DeviceID `json:"device_id"`
@@ -39,7 +39,7 @@ type DeviceListUpdate struct {
 
 // SigningKeyUpdate is the content of m.signing_key_update.
 //
-// spec: server-server-api#msigning_key_update
+// spec: server-server-api#end-to-end-encryption
 type SigningKeyUpdate struct {
 	UserID         matrix.UserID  `json:"user_id"`
 	MasterKey      jsontext.Value `json:"master_key,omitempty"`
@@ -48,7 +48,7 @@ type SigningKeyUpdate struct {
 
 // ToDevice is the content of m.direct_to_device.
 //
-// spec: server-server-api#mdirect_to_device-schema
+// spec: server-server-api#send-to-device-messaging
 type ToDevice struct {
 	Sender    matrix.UserID                                        `json:"sender"`
 	Type      string                                               `json:"type"`

@@ -45,13 +45,6 @@ func (l *lru) put(key string, v any) {
 	}
 }
 
-func (l *lru) drop(key string) {
-	if e, ok := l.byKey[key]; ok {
-		l.used.Remove(e)
-		delete(l.byKey, key)
-	}
-}
-
 // bucket is a token bucket.
 type bucket struct {
 	tokens float64

@@ -41,14 +41,12 @@ func until(t *testing.T, what string, try func() error) {
 
 // person is somebody with a session on one of the servers.
 type person struct {
-	t       *testing.T
-	c       *cell
-	id      string
-	server  string
-	base    string
-	token   string
-	since   string
-	timeout string
+	t      *testing.T
+	c      *cell
+	id     string
+	server string
+	base   string
+	token  string
 }
 
 // in makes a person act within a subtest.
