@@ -518,3 +518,21 @@ func TestR357_OurPeopleLeave(t *testing.T) {
 		}
 	})
 }
+
+// A redaction that was withheld has its effect when it is released, and not before.
+func TestR359_ReleasedRedaction(t *testing.T) {
+	t.Parallel()
+	eachTown(t, func(t *testing.T, c *town) {
+		c.joins(mallory)
+		said, _ := c.sends(mallory, "m.room.message", nil, map[string]any{"msgtype": "m.text", "body": "regretted"})
+		c.sends(mallory, "m.room.redaction", nil, map[string]any{"redacts": string(said.ID)})
+		if !strings.Contains(string(c.event(said.ID).Content), "regretted") {
+			t.Error("a withheld redaction has had its effect")
+		}
+		c.agree(map[string]string{"far.example": "active", "evil.example": "active"})
+		c.follow()
+		if e := c.event(said.ID); strings.Contains(string(e.Content), "regretted") || e.RedactedBy == "" || e.Flags != 0 {
+			t.Errorf("after the release: %s, flags %b", e.Content, e.Flags)
+		}
+	})
+}

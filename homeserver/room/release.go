@@ -2,7 +2,6 @@ package room
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -130,7 +129,6 @@ func (s *Service) release(ctx context.Context, list []*storage.Event) error {
 		return unavailable(err)
 	}
 	var allowed []*storage.Event
-	redacts := map[matrix.EventID]bool{}
 	l.mu.Lock()
 	for _, e := range list {
 		d, jerr := s.considerForeign(ctx, l, e.Event, s.Policy.Consider)
@@ -140,22 +138,25 @@ func (s *Service) release(ctx context.Context, list []*storage.Event) error {
 		}
 		if d.Allow {
 			allowed = append(allowed, e)
-			redacts[e.ID] = e.Type == typeRedaction && e.Redacts != "" && !(e.Flags &^ storage.Withheld).Hidden()
 		}
 	}
 	l.mu.Unlock()
 	if err != nil || len(allowed) == 0 {
 		return err
 	}
+	effects, err := s.releasedRedactions(ctx, l, allowed)
+	if err != nil {
+		return err
+	}
 	err = s.DB.Update(ctx, func(tx *storage.Tx) error {
 		for _, e := range allowed {
-			if err := tx.Release(e); err != nil {
+			released := *e // the transaction may run again
+			if err := tx.Release(&released); err != nil {
 				return err
 			}
-			if !redacts[e.ID] {
-				continue
-			}
-			if err := s.releaseRedaction(tx, l, e); err != nil {
+		}
+		for _, r := range effects {
+			if err := tx.Redact(r); err != nil {
 				return err
 			}
 		}
@@ -169,27 +170,36 @@ func (s *Service) release(ctx context.Context, list []*storage.Event) error {
 	return nil
 }
 
-// releaseRedaction gives a released redaction its effect.
-func (s *Service) releaseRedaction(tx *storage.Tx, l *live, e *storage.Event) error {
-	target, err := tx.LoadEvent(e.Redacts)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && target.RoomID != e.RoomID {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	effects, err := l.redactions(e.Event, target.Event)
-	l.mu.Unlock()
-	if err != nil {
-		return nil // a redaction without the power to redact is an event without effect
-	}
-	for _, r := range effects {
-		if err := tx.Redact(r); err != nil {
-			return err
+// releasedRedactions are the effects that redactions among events have when they are released.
+func (s *Service) releasedRedactions(ctx context.Context, l *live, list []*storage.Event) ([]storage.Redaction, error) {
+	var ids []matrix.EventID
+	for _, e := range list {
+		if e.Type == typeRedaction && e.Redacts != "" && !(e.Flags &^ storage.Withheld).Hidden() {
+			ids = append(ids, e.Redacts)
 		}
 	}
-	return nil
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var targets map[matrix.EventID]*storage.Event
+	if err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) { targets, err = tx.LoadEvents(ids); return err }); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []storage.Redaction
+	for _, e := range list {
+		target := targets[e.Redacts]
+		if target == nil || target.RoomID != e.RoomID || e.Type != typeRedaction || (e.Flags &^ storage.Withheld).Hidden() {
+			continue
+		}
+		effects, err := l.redactions(e.Event, target.Event)
+		if err != nil {
+			continue // a redaction without the power to redact is an event without effect
+		}
+		out = append(out, effects...)
+	}
+	return out, nil
 }
 
 // governAll looks at every room in which a server takes part that some tenant of ours does not approve, and at those where we have put a server
