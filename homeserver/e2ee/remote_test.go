@@ -305,7 +305,6 @@ func TestSpec37_DeviceListUpdates(t *testing.T) {
 		if got := w.touched(before); !slices.Equal(got, []matrix.UserID{far}) {
 			w.t.Errorf("touched %v", got)
 		}
-		before = w.position()
 		w.deviceList(update("F3", 6, 5)) // known already
 		w.deviceList(update("F3", 4))
 		gone := update("F1", 8, 6)

@@ -28,9 +28,10 @@ const (
 	farTyping    = time.Minute
 	repeatTyping = 30 * time.Second
 	// farPresence is how long the presence of somebody of another server is believed, repeatPresence how often other servers are told
-	// of somebody here who stays.
+	// of somebody here who stays, quietPresence how often they are told who is more or less active.
 	farPresence    = 30 * time.Minute
 	repeatPresence = 20 * time.Minute
+	quietPresence  = 5 * time.Minute
 	// maxPush and maxFarReceipts are how many entries of one EDU are looked at.
 	maxPush        = 100
 	maxFarReceipts = 500
@@ -58,8 +59,12 @@ func (s *Service) sendPresence(p *person, now time.Time) {
 	if s.Send == nil || !s.Rooms.IsLocal(p.user.Server()) {
 		return
 	}
-	p.sent = now
 	state, active := p.now(now)
+	if as := state + " " + p.status; as != p.sentAs || now.Sub(p.sent) >= quietPresence {
+		p.sent, p.sentAs = now, as
+	} else {
+		return // only more or less active
+	}
 	ago := int64(0)
 	if !p.acted.IsZero() {
 		ago = max(0, now.Sub(p.acted).Milliseconds())

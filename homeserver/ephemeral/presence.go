@@ -65,6 +65,7 @@ type person struct {
 	statusTS int64
 	told     toldUser
 	sent     time.Time // when other servers were told
+	sentAs   string    // what they were told
 
 	version int64
 	changed time.Time
