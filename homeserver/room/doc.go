@@ -12,7 +12,12 @@
 // What policy refuses of foreign events is withheld, never rejected: it stays part of the graph, is shown to nobody, and can be
 // released. Rejected and soft-failed events are kept as the specification wants.
 //
-// Lock order: Service.mu, then live.mu. live.mu may be held while the database is read, never while a commit is waited for.
+// Foreign events pass a room's gate, many in one commit (gate.go), and are judged one after the other on what those before made of the room
+// (batch.go, judge.go, join.go). What they lack is fetched from their servers without holding anything (ingest.go, missing.go). Forks
+// are resolved by an index of auth chains (resolve.go, cover.go), so that a fork costs what differs.
+//
+// Lock order: a room's gate, Service.mu, then live.mu. live.mu may be held while the database is read, never while a commit is waited for;
+// a gate may be held while a commit is waited for, never while another server is.
 //
 // spec: server-server-api#pdus
 // spec: server-server-api#checks-performed-on-receipt-of-a-pdu

@@ -317,15 +317,3 @@ func (j *judgement) decide() (err error) {
 	}
 	return nil
 }
-
-// decideOwn asks policy about an event of one of our users that comes back from another server, as if it were sent now.
-func (j *judgement) decideOwn() error {
-	q, err := j.s.ask(j.ctx, j.l, &Draft{RoomID: j.l.id, Sender: j.e.Sender, Type: j.e.Type, StateKey: j.e.StateKey, Content: j.e.Content})
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUndecided, err)
-	}
-	if j.why = j.s.judge(j.ctx, q); j.why.Err != nil {
-		return fmt.Errorf("%w: %w", ErrUndecided, j.why.Err)
-	}
-	return nil
-}

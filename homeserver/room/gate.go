@@ -1,0 +1,183 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"hansa/matrix"
+	"hansa/storage"
+)
+
+const (
+	// maxTogether is how many events of several requests are taken into a room in one commit.
+	maxTogether = 256
+	// takeTimeout is how long that may take: one request that is given up does not end it for the others.
+	takeTimeout = time.Minute
+)
+
+// gate lets one goroutine at a time take foreign events into a room. Requests that arrive meanwhile wait in a line, and whoever gets through
+// takes along what waits, so that a room which many servers send into costs a commit for each batch and not for each event.
+type gate struct {
+	held chan struct{} // holds one value while somebody is inside
+
+	mu   sync.Mutex
+	line []*ticket // guarded by mu
+}
+
+// ticket is one request's events in the line.
+type ticket struct {
+	list []*arrival
+	done chan struct{} // closed when the events are dealt with
+	// again is set where the room has moved on meanwhile, and last where that is an error.
+	again, last bool
+}
+
+// alone tells whether the events need a commit of their own: fetched events and history.
+func (t *ticket) alone() bool {
+	return len(t.list) == 0 || t.list[0].outlier || t.list[0].backfilled || slices.ContainsFunc(t.list, func(a *arrival) bool { return a.stateBefore != nil })
+}
+
+func (t *ticket) fail(err error) {
+	for _, a := range t.list {
+		if a.err == nil {
+			a.err = err
+		}
+	}
+}
+
+// next takes what can be dealt with in one go from the front of the line.
+func (g *gate) next() []*ticket {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n, size := 0, 0
+	for n < len(g.line) && (n == 0 || !g.line[n].alone() && !g.line[0].alone() && size+len(g.line[n].list) <= maxTogether) {
+		size += len(g.line[n].list)
+		n++
+	}
+	out := slices.Clone(g.line[:n])
+	g.line = slices.Delete(g.line, 0, n)
+	return out
+}
+
+// withdraw takes a ticket out of the line. It reports false where it is not there any more.
+func (g *gate) withdraw(t *ticket) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.Index(g.line, t)
+	if i >= 0 {
+		g.line = slices.Delete(g.line, i, i+1)
+	}
+	return i >= 0
+}
+
+// enter waits until nobody else takes events into the room. Sends of our own users do not wait here: they are built on what is in memory.
+func (l *live) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case l.gate.held <- struct{}{}:
+		return func() { <-l.gate.held }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// take takes events into a room, in the given order and in one commit, perhaps with those of others; each one's result is in it.
+func (s *Service) take(ctx context.Context, id matrix.RoomID, list []*arrival) {
+	for try := 1; ; try++ {
+		t := &ticket{list: list, done: make(chan struct{}), last: try >= maxTries}
+		l, err := s.live(ctx, id)
+		if err != nil {
+			t.fail(unavailable(err))
+			return
+		}
+		if err := s.pass(ctx, l, t); err != nil {
+			t.fail(err)
+		}
+		if !t.again {
+			return
+		}
+		for _, a := range list {
+			a.r, a.err = Received{}, nil
+		}
+	}
+}
+
+// pass waits until the ticket was dealt with, by this goroutine or by one before it.
+func (s *Service) pass(ctx context.Context, l *live, t *ticket) error {
+	g := l.gate
+	g.mu.Lock()
+	g.line = append(g.line, t)
+	g.mu.Unlock()
+	for {
+		select {
+		case <-t.done:
+			return nil
+		case g.held <- struct{}{}:
+			if list := g.next(); len(list) > 0 {
+				s.takeTogether(ctx, l, list)
+			}
+			<-g.held
+		case <-ctx.Done():
+			if g.withdraw(t) {
+				return ctx.Err()
+			}
+			<-t.done
+			return nil
+		}
+	}
+}
+
+// takeTogether deals with the events of several requests in one commit.
+func (s *Service) takeTogether(ctx context.Context, l *live, tickets []*ticket) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeTimeout)
+	defer cancel()
+	var list []*arrival
+	for _, t := range tickets {
+		list = append(list, t.list...)
+	}
+	again, err := s.tryTake(ctx, l, list)
+	for _, t := range tickets {
+		switch {
+		case err == nil:
+		case again && !t.last:
+			t.again = true
+		default:
+			t.fail(unavailable(err))
+		}
+		close(t.done)
+	}
+}
+
+// tryTake makes one attempt. again is true where the error says that the room has moved on meanwhile.
+func (s *Service) tryTake(ctx context.Context, l *live, list []*arrival) (again bool, err error) {
+	b := &batch{s: s, ctx: ctx, l: l, known: map[matrix.EventID]*storage.Event{}, gaps: map[matrix.EventID]bool{}}
+	if err := b.load(list); err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	if l.gone {
+		l.mu.Unlock()
+		return true, storage.ErrConflict
+	}
+	for _, a := range list {
+		b.one(a)
+	}
+	commit, err := b.commit()
+	l.mu.Unlock()
+	if commit == nil {
+		if b.stale {
+			s.drop(l)
+		}
+		return false, err
+	}
+	if err := commit(); err != nil {
+		return errors.Is(err, storage.ErrConflict) || errors.Is(err, storage.ErrDuplicate), err
+	}
+	for i, a := range b.stored {
+		a.stored = b.all.Stored[i]
+		a.r.Pos = a.stored.Pos
+	}
+	return false, nil
+}
