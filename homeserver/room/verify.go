@@ -57,15 +57,20 @@ func (s *Service) parseAll(ctx context.Context, v *matrix.RoomVersion, id matrix
 
 // verify checks the signatures that the event must carry.
 //
+// spec: rooms/v5#signing-key-validity-period
 // spec: server-server-api#validating-hashes-and-signatures-on-received-events
 func (s *Service) verify(ctx context.Context, e *event.Event) error {
+	at := e.OriginServerTS
+	if !e.Version.EnforceKeyValidity {
+		at = 0 // the period of a key does not count
+	}
 	for _, server := range signing.RequiredServers(e) {
 		valid := false
 		for id := range signing.Signatures(e.Signatures, server) {
 			if id == signing.PolicyServerKeyID {
 				continue
 			}
-			key, err := s.publicKey(ctx, server, id, e.OriginServerTS)
+			key, err := s.publicKey(ctx, server, id, at)
 			if err != nil {
 				continue // an unknown key proves nothing
 			}
