@@ -43,7 +43,7 @@ type live struct {
 	loaded  chan struct{}       // closed when load has ended
 	err     error               // of load
 	version *matrix.RoomVersion // set by load
-	gate    chan struct{}       // holds one value while foreign events are taken in
+	gate    *gate               // of foreign events
 
 	mu      sync.Mutex
 	gone    bool // dropped from the cache: load the room again
@@ -70,7 +70,7 @@ type live struct {
 }
 
 func newLive(id matrix.RoomID) *live {
-	return &live{id: id, loaded: make(chan struct{}), gate: make(chan struct{}, 1), state: map[event.StateKey]stateEntry{},
+	return &live{id: id, loaded: make(chan struct{}), gate: &gate{held: make(chan struct{}, 1)}, state: map[event.StateKey]stateEntry{},
 		members: map[matrix.UserID]member{}, moved: map[matrix.UserID]struct{}{},
 		recent: map[matrix.EventID]struct{}{}, flying: map[matrix.EventID]*storage.Event{}, ends: map[matrix.EventID]statemap.Hash{}}
 }
