@@ -24,6 +24,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -72,6 +73,7 @@ type Client struct {
 	log     *logrus.Entry
 	circuit *circuit
 	seconds *prometheus.HistogramVec
+	held    atomic.Int64 // bytes of answers that are being read piece by piece
 }
 
 // New returns a Client that is ready to use.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -14,28 +15,45 @@ const (
 	maxStateIDs    = 600000
 	maxEventSize   = 128 << 10 // an event may grow by what is not signed; larger ones are left out
 	maxPage        = 1000
-	maxValue       = 2 << 20 // of one member or element, and of what the decoder reads ahead
+	maxHeld        = 768 << 20 // by all answers that are being read
+	maxValue       = 2 << 20   // of one member or element, and of what the decoder reads ahead
 )
 
 var (
 	errTooMany  = errors.New("fedclient: too many elements")
 	errTooLarge = errors.New("fedclient: too large a value")
+	errBusy     = errors.New("fedclient: too much is being read at the same time")
 )
 
 // reader reads the top-level members of an object one after the other. Duplicate keys and bad UTF-8 inside events are let through to the
 // parser of events, which drops those events alone; at the top level they are errors.
 //
 // No single value may be larger than maxValue, so that what is held at a time stays small whatever the size of the whole.
+// What all readers of a Client hold together is bounded too.
 type reader struct {
 	d    *jsontext.Decoder
 	m    *meter
 	seen map[string]bool
+	held *atomic.Int64 // by all readers
+	mine int64         // of it
 }
 
-func newReader(r io.Reader) *reader {
+func newReader(r io.Reader, held *atomic.Int64) *reader {
 	m := &meter{r, maxValue}
-	return &reader{d: jsontext.NewDecoder(m, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), m: m, seen: map[string]bool{}}
+	return &reader{held: held, d: jsontext.NewDecoder(m, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), m: m, seen: map[string]bool{}}
 }
+
+// keep counts what is held on to.
+func (r *reader) keep(n int) error {
+	r.mine += int64(n)
+	if r.held.Add(int64(n)) > maxHeld {
+		return errBusy
+	}
+	return nil
+}
+
+// done says that what was read is the caller's now, or of no use.
+func (r *reader) done() { r.held.Add(-r.mine) }
 
 // meter bounds what is read until it is set again.
 type meter struct {
@@ -131,6 +149,7 @@ func (r *reader) events(most int, out *[][]byte) error {
 		v, err := r.d.ReadValue()
 		if err == nil && v.Kind() == '{' && len(v) <= maxEventSize {
 			*out = append(*out, append([]byte(nil), v...))
+			err = r.keep(len(v) + 64)
 		}
 		return err
 	})
@@ -146,8 +165,9 @@ func (r *reader) strings(most int, each func(string)) error {
 		if t.Kind() != '"' {
 			return errors.New("fedclient: not a string")
 		}
-		each(t.String())
-		return nil
+		text := t.String()
+		each(text)
+		return r.keep(len(text) + 16)
 	})
 }
 

@@ -89,7 +89,8 @@ func (c *Client) SendJoin(ctx context.Context, as, to matrix.ServerName, room ma
 		return nil, err
 	}
 	a := &federation.JoinAnswer{}
-	r := newReader(s.Body)
+	r := newReader(s.Body, &c.held)
+	defer r.done()
 	var state, auth [][]byte
 	err = r.object(func(name string) (bool, error) {
 		switch name {
@@ -184,7 +185,8 @@ func (c *Client) events(ctx context.Context, k call, most int, names ...string) 
 		return nil, err
 	}
 	out := make([][][]byte, len(names))
-	r := newReader(s.Body)
+	r := newReader(s.Body, &c.held)
+	defer r.done()
 	err = r.object(func(name string) (bool, error) {
 		for i := range names {
 			if names[i] == name {
@@ -222,7 +224,8 @@ func (c *Client) StateIDs(ctx context.Context, as, from matrix.ServerName, room 
 	if err != nil {
 		return nil, nil, err
 	}
-	r := newReader(s.Body)
+	r := newReader(s.Body, &c.held)
+	defer r.done()
 	ids := func(out *[]matrix.EventID) error {
 		return r.strings(maxStateIDs, func(s string) {
 			if id, err := matrix.ParseEventID(s); err == nil {

@@ -73,7 +73,7 @@ const (
 	perSecond      = 20.0 // questions per second to all servers together
 	totalBurst     = 200
 	minBackoff     = 30 * time.Second
-	maxBackoff     = time.Hour
+	maxBackoff     = 10 * time.Minute
 )
 
 // budget is what may still be asked of one server.
