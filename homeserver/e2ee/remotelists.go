@@ -326,7 +326,7 @@ func (s *Service) Run(ctx context.Context) error {
 		wait := minRetry
 		if err := s.refetch(ctx); err != nil && ctx.Err() == nil {
 			s.log.WithError(err).Warn("device lists of other servers were not fetched; trying again")
-		} else if next, ok := s.nextStale(ctx); ok {
+		} else if next, ok := s.nextStale(ctx); ok && s.Remote != nil {
 			wait = min(max(next, 50*time.Millisecond), time.Minute)
 		} else {
 			wait = time.Minute

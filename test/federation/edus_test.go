@@ -273,3 +273,49 @@ func TestEncryption_ApartAndTogetherAgain(t *testing.T) {
 		}
 	})
 }
+
+// An agreement about messages alone: presence stays at home, profiles, files and rooms are not found, in either direction.
+func TestP301_R354_FeaturesThatAreNotAgreed(t *testing.T) {
+	t.Parallel()
+	each(t, 2, func(t *testing.T, f *hstest.Federation) {
+		one := f.Servers[0]
+		one.WritePolicy("one.example/partners.yaml", "partners: {two.example: {features: [messages], pools: \"*\"}}\n")
+		one.ReloadPolicy()
+		anna, bob, room := pair(t, f)
+		canary := "CANARY"
+		id := upload(t, anna, "text/plain", []byte(canary))
+		anna.Must("PUT", "/directory/room/"+hstest.Esc("#hall:one.example"), object{"room_id": room})
+		for _, u := range []*hstest.User{anna, bob} {
+			u.Must("PUT", "/presence/"+hstest.Esc(string(u.ID))+"/status", object{"presence": "online", "status_msg": canary})
+		}
+		for path, want := range map[string]int{profilePath(anna.ID, ""): 404, "/_matrix/client/v1/media/download/one.example/" + id: 404, "/directory/room/" + hstest.Esc("#hall:one.example"): 404} {
+			if a := bob.Try("GET", path, nil); a.Status != want || strings.Contains(string(a.Raw), canary) {
+				t.Errorf("%s: %d %s", path, a.Status, a.Raw)
+			}
+		}
+		if a := bob.Try("GET", "/publicRooms?server=one.example", nil); a.Status == 200 {
+			t.Errorf("list: %d %s", a.Status, a.Raw)
+		}
+		for path, want := range map[string]int{profilePath(bob.ID, ""): 404, "/_matrix/client/v1/media/download/two.example/x": 404, "/directory/room/" + hstest.Esc("#hall:two.example"): 404,
+			"/publicRooms?server=two.example": 403} {
+			if a := anna.Try("GET", path, nil); a.Status != want {
+				t.Errorf("%s: %d %s", path, a.Status, a.Raw)
+			}
+		}
+		// What is agreed goes on, and by then presence would have come.
+		for _, u := range []*hstest.User{anna, bob} {
+			other := bob
+			if u == bob {
+				other = anna
+			}
+			u.Must("PUT", "/rooms/"+hstest.Esc(room)+"/typing/"+hstest.Esc(string(u.ID)), object{"typing": true, "timeout": 60000})
+			u.Send(room, "words of "+u.ID.Localpart())
+			other.Until("words", func(a hstest.Answer) bool {
+				if strings.Contains(fmt.Sprint(a.Get("presence")), canary+" ") || strings.Contains(fmt.Sprint(a.Get("presence")), "@"+u.ID.Localpart()) {
+					t.Errorf("%s hears of presence: %v", other.ID, a.Get("presence"))
+				}
+				return has(room, "words of "+u.ID.Localpart())(a)
+			})
+		}
+	})
+}
