@@ -121,7 +121,7 @@ type tuning struct {
 
 func standard() tuning {
 	return tuning{pauseFirst: time.Second, pauseLast: time.Hour, queue: 200, fast: 256, slow: 64, dead: 64, overflow: 1024, slowAfter: 2 * time.Second,
-		timeout: time.Minute, lazy: 300 * time.Millisecond, behindAfter: 5 * time.Second, forgetAfter: 5 * time.Minute, refusals: 3, scan: 2000, look: 250 * time.Millisecond,
+		timeout: 90 * time.Second, lazy: 300 * time.Millisecond, behindAfter: 5 * time.Second, forgetAfter: 5 * time.Minute, refusals: 3, scan: 2000, look: 250 * time.Millisecond,
 		save: 500 * time.Millisecond, tidy: time.Hour, keep: 60 * 24 * time.Hour}
 }
 

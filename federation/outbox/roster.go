@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/go-json-experiment/json"
@@ -216,6 +217,13 @@ func (r *roster) leave(ctx context.Context, c *crowd, e *storage.Event, server m
 	var stays bool
 	err := r.o.DB.View(ctx, func(tx *storage.Tx) (err error) {
 		stays, err = tx.HasServerMember(e.RoomID, server, e.Pos, e.StateRoot)
+		if err == nil || errors.Is(err, storage.ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		// The state of then cannot be read: one damaged room must not keep all others waiting.
+		r.o.log.WithError(err).WithFields(map[string]any{"room_id": e.RoomID, "event_id": e.ID}).Error("the members of a room at an event are not known; those of now are taken")
+		joined, err := tx.LoadJoinedServers([]matrix.RoomID{e.RoomID})
+		_, stays = joined[e.RoomID][server]
 		return err
 	})
 	if err != nil || stays {
