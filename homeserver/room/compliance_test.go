@@ -536,3 +536,34 @@ func TestR359_ReleasedRedaction(t *testing.T) {
 		}
 	})
 }
+
+// Nothing that a partner's server sends changes our people or our power, but what the rules of the room give it.
+func TestR363_RemoteActsOnOurs(t *testing.T) {
+	t.Parallel()
+	eachTown(t, func(t *testing.T, c *town) {
+		anna, ben := string(user("anna")), string(user("ben"))
+		c.must(c.member(c.id, user("ben"), user("ben"), "join"))
+		for _, m := range []struct {
+			typ, key string
+			content  map[string]any
+		}{
+			{"m.room.member", anna, map[string]any{"membership": "leave"}},
+			{"m.room.member", ben, map[string]any{"membership": "ban"}},
+			{"m.room.member", ben, map[string]any{"membership": "join", "displayname": "renamed"}},
+			{"m.room.member", "@new:acme.example", map[string]any{"membership": "join"}},
+			{"m.room.power_levels", "", map[string]any{"users": map[string]any{string(fred): 100}}},
+			{"m.room.server_acl", "", map[string]any{"allow": []string{"far.example"}}},
+		} {
+			if _, r := c.sends(fred, m.typ, ptr(m.key), m.content); r.Flags&storage.Rejected == 0 {
+				t.Errorf("%s %q by a partner without power: %+v, want rejected", m.typ, m.key, r)
+			}
+		}
+		d := c.draft(c.id, c.version, user("ben"), "m.room.message", nil, map[string]any{"msgtype": "m.text", "body": "forged"})
+		if _, err := c.receive(c.others["far.example"].pdu(t, c.version, d)); !errors.Is(err, room.ErrDropped) {
+			t.Errorf("an event in our user's name: %v, want dropped", err)
+		}
+		if c.membership(user("anna")) != auth.Join || c.membership(user("ben")) != auth.Join || c.membership("@new:acme.example") != "" {
+			t.Error("our people's memberships have changed")
+		}
+	})
+}

@@ -293,3 +293,57 @@ func TestR335_R337_R350_HistoryOfAStranger(t *testing.T) {
 		}
 	})
 }
+
+// What a stranger makes of a room's state counts, and is told without what it says: the same to who was there before and to who looks now.
+func TestR339_StateIsTheSameEverywhere(t *testing.T) {
+	t.Parallel()
+	relays(t, func(t *testing.T, f *hstest.Federation) {
+		one := f.Servers[0]
+		partner(t, one, "approve", "two.example")
+		anna, bob, carl := one.User("anna"), f.Servers[1].User("bob"), f.Servers[2].User("carl")
+		room := bob.CreateRoom(object{"preset": "public_chat", "topic": "of a partner", "power_level_content_override": object{
+			"events": object{"m.room.topic": 0, "m.room.power_levels": 100}, "users": object{}}, "room_version": "12"})
+		anna.Must("POST", via(room, f.Servers[1]), object{})
+		// topic is what a client knows after all syncs so far.
+		topic := any(nil)
+		learn := func(a hstest.Answer) bool {
+			state, _ := a.Get("rooms", "join", room, "state", "events").([]any)
+			for _, e := range a.Timeline(room) {
+				state = append(state, e)
+			}
+			for _, v := range state {
+				if e, ok := v.(object); ok && e["type"] == "m.room.topic" {
+					topic = e["content"].(object)["topic"]
+				}
+			}
+			return true
+		}
+		anna.Until("the topic", func(a hstest.Answer) bool { learn(a); return topic == "of a partner" })
+		carl.Must("POST", via(room, f.Servers[1]), object{})
+		carl.Must("PUT", "/rooms/"+hstest.Esc(room)+"/state/m.room.topic", object{"topic": "canary topic"})
+		bob.Until("carl's topic", func(a hstest.Answer) bool {
+			for _, e := range a.Timeline(room) {
+				if e["type"] == "m.room.topic" && e["sender"] == string(carl.ID) {
+					return true
+				}
+			}
+			return false
+		})
+		bob.Send(room, "done")
+		anna.Until("bob's words", func(a hstest.Answer) bool { learn(a); return has(room, "done")(a) })
+		learn(anna.Sync(0))
+		now := anna.Try("GET", "/rooms/"+hstest.Esc(room)+"/state/m.room.topic", nil)
+		if now.Status == 200 && now.JSON["topic"] != topic || now.Status != 200 && topic != nil {
+			t.Errorf("/state says %d %s, the syncs have said %v", now.Status, now.Raw, topic)
+		}
+		if topic == "of a partner" || topic == "canary topic" {
+			t.Errorf("the topic is %v", topic)
+		}
+		fresh := anna.Try("GET", "/sync?timeout=0&full_state=true", nil)
+		if strings.Contains(string(fresh.Raw), "canary") || strings.Contains(string(fresh.Raw), "of a partner") {
+			t.Errorf("a first sync tells of the topic: %.2000s", fresh.Raw)
+		}
+		partner(t, one, "approve", "three.example")
+		anna.Until("the new partner's topic", func(a hstest.Answer) bool { learn(a); return topic == "canary topic" })
+	})
+}
