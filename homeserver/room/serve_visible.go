@@ -37,6 +37,8 @@ func (r *reading) visible(events []*storage.Event) (map[matrix.EventID]bool, err
 				out[e.ID] = e.StateKey != nil // part of the proof that others are allowed, with no place in the history
 			case e.Sender.Server() == r.server, e.StateKey != nil && e.Type == typeMember && matrix.UserID(*e.StateKey).Server() == r.server:
 				out[e.ID] = true
+			case e.StateRoot == (statemap.Hash{}):
+				out[e.ID] = false // who was there is not known
 			default:
 				if out[e.ID], err = r.mayRead(tx, e, settings[e.ID], was); err != nil {
 					return err
