@@ -355,7 +355,7 @@ func TestE255_RulesSeeDecodedNames(t *testing.T) {
 	}
 	for typ, arrives := range map[string]bool{"a%2Fb": false, "a%252Fb": true} {
 		anna.Must("PUT", "/sendToDevice/"+typ+"/"+anna.Txn(), object{"messages": object{string(ben.ID): object{"*": object{"x": "y"}}}})
-		if got := ben.Must("GET", "/sync?timeout=0", nil).Get("to_device") != nil; got != arrives {
+		if got := ben.Sync(0).Get("to_device") != nil; got != arrives {
 			t.Errorf("to-device message of type %s arrives: %v", typ, got)
 		}
 	}
