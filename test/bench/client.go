@@ -5,20 +5,45 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
-// client speaks the client-server API.
+// client speaks the client-server API with the nodes of a server.
 type client struct {
-	base string
-	http *http.Client
+	bases []string
+	// spread says which node gets a request: user, room or request.
+	spread string
+	turn   atomic.Uint64
+	http   *http.Client
 }
 
-func newClient(base string) *client {
+// base is the URL of the node that gets a request.
+func (c *client) base(token, path string) string {
+	if len(c.bases) == 1 {
+		return c.bases[0]
+	}
+	key := token
+	switch c.spread {
+	case "request":
+		return c.bases[c.turn.Add(1)%uint64(len(c.bases))]
+	case "room":
+		if _, rest, ok := strings.Cut(path, "/rooms/"); ok {
+			key, _, _ = strings.Cut(rest, "/")
+		}
+	}
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, key) // never fails
+	return c.bases[int(h.Sum32()%uint32(len(c.bases)))]
+}
+
+func newClient(bases []string, spread string) *client {
 	transport := &http.Transport{MaxIdleConns: 0, MaxIdleConnsPerHost: 4096, DisableCompression: true}
-	return &client{base: base, http: &http.Client{Transport: transport, Timeout: 90 * time.Second}}
+	return &client{bases: bases, spread: spread, http: &http.Client{Transport: transport, Timeout: 90 * time.Second}}
 }
 
 // statusError is an answer that is not 2xx.
@@ -42,7 +67,7 @@ func (c *client) call(ctx context.Context, method, path, token string, body, out
 		}
 		send = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, send)
+	req, err := http.NewRequestWithContext(ctx, method, c.base(token, path)+path, send)
 	if err != nil {
 		return err
 	}

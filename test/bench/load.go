@@ -17,14 +17,20 @@ import (
 
 // options is one run.
 type options struct {
-	shape                       shape
-	url, token, version         string
-	seconds, syncers, pid, size int
+	shape                  shape
+	urls                   []string
+	token, version         string
+	spread                 string
+	pids                   []int
+	nodes                  int
+	nats                   string
+	seconds, syncers, size int
 }
 
 // result is what a run prints. Times are milliseconds unless the name says otherwise.
 type result struct {
 	Database      string  `json:"database,omitempty"`
+	Nodes         int     `json:"nodes"`
 	Shape         string  `json:"shape"`
 	RegisterPerS  float64 `json:"register_per_s"`
 	RoomSetupS    float64 `json:"room_setup_s"`
@@ -76,10 +82,10 @@ type driver struct {
 	sent, failed, expected, number       atomic.Int64
 }
 
-// load does one run against the server at o.url.
+// load does one run against the nodes at o.urls.
 func load(ctx context.Context, o options, log io.Writer) (*result, error) {
-	d := &driver{options: o, c: newClient(o.url), log: log, prefix: "l" + strconv.FormatUint(uint64(rand.Uint32()), 36)}
-	d.result.Shape = o.shape.name
+	d := &driver{options: o, c: newClient(o.urls, o.spread), log: log, prefix: "l" + strconv.FormatUint(uint64(rand.Uint32()), 36)}
+	d.result.Shape, d.result.Nodes = o.shape.name, len(o.urls)
 	for _, step := range []func(context.Context) error{d.register, d.makeRooms, d.firstSyncs, d.measure} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -159,7 +165,7 @@ func (d *driver) measure(ctx context.Context) error {
 			syncing.Go(func() { d.follow(syncCtx, u) })
 		}
 	}
-	before := readUsage(d.pid)
+	before := readUsage(d.pids...)
 	start := time.Now()
 	sendCtx, stopSend := context.WithDeadline(ctx, start.Add(time.Duration(d.seconds)*time.Second))
 	defer stopSend()
@@ -170,7 +176,7 @@ func (d *driver) measure(ctx context.Context) error {
 	}
 	sending.Wait()
 	elapsed := time.Since(start)
-	after := readUsage(d.pid)
+	after := readUsage(d.pids...)
 	d.drain(ctx)
 	d.result.DrainS = (time.Since(start) - elapsed).Seconds()
 	stopSync()

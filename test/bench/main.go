@@ -6,6 +6,7 @@
 //
 //	go run ./test/bench -url http://127.0.0.1:8008 -shape small -seconds 20 -pid 1234
 //	go run ./test/bench -start bin/hansa -databases sqlite,postgres -shape small,hot,wide
+//	go run ./test/bench -start bin/hansa -databases postgres -nodes 2
 //
 // The first form drives any server that allows registration and limits no rates. The second starts a new server for each
 // database and shape; postgres needs a running service whose URL is in HANSA_TEST_POSTGRES, and psql to make databases.
@@ -20,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -68,12 +70,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.StringVar(&o.url, "url", "http://127.0.0.1:8008", "base URL of the client-server API")
+	urls := fs.String("url", "http://127.0.0.1:8008", "base URL of the client-server API; of several nodes with commas")
+	pid := fs.Int("pid", 0, "process of the server, to report its CPU and memory")
+	fs.StringVar(&o.spread, "spread", "user", "with several nodes: user or room (what has to do with one goes to one node), or request (by turns)")
+	fs.IntVar(&o.nodes, "nodes", 1, "with -start: nodes on one database, which has to be postgres for more than one")
+	fs.StringVar(&o.nats, "nats", "", "with -start: URL of the NATS for the nodes")
 	fs.StringVar(&o.token, "regtoken", "", "registration token, where the server wants one")
 	fs.StringVar(&o.version, "roomversion", "", "version of the rooms, if not the server's default")
 	fs.IntVar(&o.seconds, "seconds", 20, "length of the sending phase")
 	fs.IntVar(&o.syncers, "syncers", -1, "users that hold /sync open (-1: all)")
-	fs.IntVar(&o.pid, "pid", 0, "process of the server, to report its CPU and memory")
 	fs.IntVar(&o.size, "size", 100, "bytes in a message")
 	names := fs.String("shape", "small", "small, hot or wide; several with commas")
 	users := fs.Int("users", 0, "users to register, if not the shape's number")
@@ -88,6 +93,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	if !slices.Contains([]string{"user", "room", "request"}, o.spread) {
+		return fmt.Errorf("there is no spread %q, but user, room and request", o.spread)
+	}
+	o.urls, o.pids = strings.Split(*urls, ","), []int{*pid}
 	stores := []string{""}
 	if *binary != "" {
 		stores = strings.Split(*databases, ",")
@@ -116,15 +125,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // runOne loads one server with one shape and prints the result.
 func runOne(ctx context.Context, binary, store string, o options, stdout, stderr io.Writer) error {
 	if binary != "" {
-		srv, err := startServer(ctx, binary, store, o.shape.name, stderr)
+		srv, err := startServer(ctx, binary, store, o, stderr)
 		if err != nil {
 			return fmt.Errorf("start a server on %s: %w", store, err)
 		}
 		defer srv.stop()
-		o.url, o.pid = srv.url, srv.pid()
+		o.urls, o.pids = srv.urls, srv.pids()
 	}
-	fmt.Fprintf(stderr, "bench: %s %s: %d users, %d rooms of %d, %d senders, %d s\n",
-		store, o.shape.name, o.shape.users, o.shape.rooms, o.shape.members, o.shape.senders, o.seconds)
+	fmt.Fprintf(stderr, "bench: %s %s on %d nodes: %d users, %d rooms of %d, %d senders, %d s\n",
+		store, o.shape.name, len(o.urls), o.shape.users, o.shape.rooms, o.shape.members, o.shape.senders, o.seconds)
 	result, err := load(ctx, o, stderr)
 	if err != nil {
 		return err

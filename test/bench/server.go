@@ -17,77 +17,97 @@ import (
 	"time"
 )
 
-// server is a hansa process that this program started.
+// server is the nodes of a deployment that this program started.
 type server struct {
+	urls  []string
+	dir   string
+	nodes []*node
+}
+
+// node is one hansa process.
+type node struct {
 	url  string
-	dir  string
 	cmd  *exec.Cmd
 	done chan error
 }
 
 // startServer makes a new deployment in a temporary directory and serves it: open registration, no rate limits.
-func startServer(ctx context.Context, binary, store, name string, log io.Writer) (*server, error) {
+func startServer(ctx context.Context, binary, store string, o options, log io.Writer) (*server, error) {
 	dir, err := os.MkdirTemp("", "hansa-bench-")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{dir: dir, done: make(chan error, 1)}
-	if err := s.start(ctx, binary, store, name, log); err != nil {
+	s := &server{dir: dir}
+	if err := s.start(ctx, binary, store, o, log); err != nil {
 		s.stop()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *server) start(ctx context.Context, binary, store, name string, log io.Writer) error {
+func (s *server) start(ctx context.Context, binary, store string, o options, log io.Writer) error {
 	database := "sqlite:" + filepath.Join(s.dir, "hansa.db")
 	switch store {
 	case "sqlite":
+		if o.nodes > 1 {
+			return fmt.Errorf("several nodes need postgres")
+		}
 	case "postgres":
 		var err error
-		if database, err = createDatabase(ctx, "bench_"+name); err != nil {
+		if database, err = createDatabase(ctx, "bench_"+o.shape.name); err != nil {
 			return err
 		}
 	default:
 		return fmt.Errorf("there is no database %q, but sqlite and postgres", store)
 	}
-	address, err := freeAddress()
-	if err != nil {
-		return err
-	}
 	initialize := exec.CommandContext(ctx, binary, "init", "--dir", s.dir, "--database", database, "--tenant", "bench.localhost")
 	if out, err := initialize.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", initialize, err, out)
 	}
-	logFile, err := os.Create(filepath.Join(s.dir, "log"))
-	if err != nil {
-		return err
-	}
-	defer logFile.Close()
-	s.url = "http://" + address
-	s.cmd = exec.Command(binary, "serve", "-c", filepath.Join(s.dir, "hansa.yaml"))
-	s.cmd.Env = append(os.Environ(), "HANSA_TENANTS_0_REGISTRATION=open", "HANSA_LIMITS_ENABLED=false",
-		"HANSA_LISTEN_CLIENT="+address, "HANSA_LISTEN_ADMIN=")
-	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
-	if err := s.cmd.Start(); err != nil {
-		s.cmd = nil
-		return err
-	}
-	go func() { s.done <- s.cmd.Wait() }()
-	if err := s.wait(ctx); err != nil {
-		text, _ := os.ReadFile(logFile.Name()) // what there is of it helps to explain err
-		fmt.Fprintf(log, "%s", text)
-		return err
+	for i := range max(o.nodes, 1) {
+		n, err := s.startNode(ctx, binary, i, o.nats, log)
+		if err != nil {
+			return err
+		}
+		s.urls = append(s.urls, n.url)
 	}
 	return nil
 }
 
+func (s *server) startNode(ctx context.Context, binary string, i int, nats string, log io.Writer) (*node, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	logFile, err := os.Create(filepath.Join(s.dir, fmt.Sprint("log", i)))
+	if err != nil {
+		return nil, err
+	}
+	defer logFile.Close()
+	n := &node{url: "http://" + address, done: make(chan error, 1)}
+	n.cmd = exec.Command(binary, "serve", "-c", filepath.Join(s.dir, "hansa.yaml"))
+	n.cmd.Env = append(os.Environ(), "HANSA_TENANTS_0_REGISTRATION=open", "HANSA_LIMITS_ENABLED=false",
+		"HANSA_LISTEN_CLIENT="+address, "HANSA_LISTEN_ADMIN=", "HANSA_NATS="+nats, fmt.Sprintf("HANSA_DATA_DIR=%s/node%d", s.dir, i))
+	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
+	if err := n.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { n.done <- n.cmd.Wait() }()
+	s.nodes = append(s.nodes, n)
+	if err := n.wait(ctx); err != nil {
+		text, _ := os.ReadFile(logFile.Name()) // what there is of it helps to explain err
+		fmt.Fprintf(log, "%s", text)
+		return nil, err
+	}
+	return n, nil
+}
+
 // wait returns when the server answers.
-func (s *server) wait(ctx context.Context) error {
+func (n *node) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/_matrix/client/versions", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url+"/_matrix/client/versions", nil)
 		if err != nil {
 			return err
 		}
@@ -99,8 +119,8 @@ func (s *server) wait(ctx context.Context) error {
 			}
 		}
 		select {
-		case err := <-s.done:
-			s.done <- err
+		case err := <-n.done:
+			n.done <- err
 			return fmt.Errorf("the server ended: %w", err)
 		case <-ctx.Done():
 			return fmt.Errorf("the server does not answer: %w", ctx.Err())
@@ -109,17 +129,23 @@ func (s *server) wait(ctx context.Context) error {
 	}
 }
 
-func (s *server) pid() int { return s.cmd.Process.Pid }
+func (s *server) pids() []int {
+	var out []int
+	for _, n := range s.nodes {
+		out = append(out, n.cmd.Process.Pid)
+	}
+	return out
+}
 
-// stop ends the process and removes its files.
+// stop ends the processes and removes their files.
 func (s *server) stop() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	for _, n := range s.nodes {
+		_ = n.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 		select {
-		case <-s.done:
+		case <-n.done:
 		case <-time.After(20 * time.Second):
-			_ = s.cmd.Process.Kill()
-			<-s.done
+			_ = n.cmd.Process.Kill()
+			<-n.done
 		}
 	}
 	_ = os.RemoveAll(s.dir) // a temporary directory
@@ -157,8 +183,17 @@ func createDatabase(ctx context.Context, name string) (string, error) {
 // usage is what a process has used so far.
 type usage struct{ cpuSeconds, rssMB float64 }
 
-// readUsage reads the usage of a process from /proc; without one it is zero.
-func readUsage(pid int) usage {
+// readUsage reads the usage of processes from /proc; without one it is zero.
+func readUsage(pids ...int) (sum usage) {
+	for _, pid := range pids {
+		u := usageOf(pid)
+		sum.cpuSeconds += u.cpuSeconds
+		sum.rssMB += u.rssMB
+	}
+	return sum
+}
+
+func usageOf(pid int) usage {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if pid == 0 || err != nil {
 		return usage{}
