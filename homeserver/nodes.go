@@ -2,6 +2,7 @@ package homeserver
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -92,6 +93,17 @@ func (n *nodes) run(ctx context.Context) error {
 
 // several tells whether there are other nodes.
 func (n *nodes) several() bool { return n.count.Load() > 1 }
+
+// current makes this node know what the others have written before it answers another server: a join that one node let in must not be
+// unknown to the node that gets the first message.
+func (s *Server) current(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.nodes.several() && strings.HasPrefix(r.URL.Path, "/_matrix/federation/") {
+			s.Sync.Renew(r.Context(), s.Sync.Position())
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // beat writes down that this node lives, and looks which others do.
 func (n *nodes) beat(ctx context.Context) error {
