@@ -85,3 +85,42 @@ func TestHistoryBeforeTheJoin(t *testing.T) {
 		}
 	})
 }
+
+// History goes on from a server that has fetched it itself.
+func TestHistoryAtSecondHand(t *testing.T) {
+	t.Parallel()
+	each(t, 3, func(t *testing.T, f *hstest.Federation) {
+		anna, bob, carl := f.Servers[0].User("anna"), f.Servers[1].User("bob"), f.Servers[2].User("carl")
+		room := anna.CreateRoom(map[string]any{"preset": "public_chat"})
+		for i := range 15 {
+			anna.Send(room, fmt.Sprint("early ", i))
+		}
+		reads := func(u *hstest.User) bool {
+			from := ""
+			for range 10 {
+				a := u.Must("GET", "/rooms/"+hstest.Esc(room)+"/messages?dir=b&limit=30"+from, nil)
+				if strings.Contains(string(a.Raw), `"early 0"`) {
+					return true
+				}
+				end := a.String("end")
+				if end == "" {
+					return false
+				}
+				from = "&from=" + hstest.Esc(end)
+			}
+			return false
+		}
+		bob.Must("POST", via(room, f.Servers[0]), map[string]any{})
+		if !reads(bob) {
+			t.Fatal("bob does not read what was said before he came")
+		}
+		// Carl's server has met anna's, so that it can check what she signed.
+		hall := anna.CreateRoom(map[string]any{"preset": "public_chat"})
+		carl.Must("POST", via(hall, f.Servers[0]), map[string]any{})
+		f.Servers[0].Stop()
+		carl.Must("POST", via(room, f.Servers[1]), map[string]any{})
+		if !reads(carl) {
+			t.Error("carl does not read what bob's server has fetched")
+		}
+	})
+}
