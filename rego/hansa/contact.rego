@@ -48,6 +48,8 @@ room_in_use if {
 #   somebody who may not be there is kept out.
 default room_in_order := false
 
+room_in_order if input.room.contact.allow == true
+
 room_in_order if room_in_use == true
 
 room_in_order if _server_acl

@@ -99,6 +99,8 @@ history if {
 #   let in by a partner later can read what the partner's server has.
 default partner_history := false
 
+partner_history if _unset
+
 partner_history if _partner_history_unset
 
 partner_history if _newcomer.tenant == input.tenant.name
@@ -108,6 +110,8 @@ partner_history if _partner_history_permits(input.room.history_visibility)
 # METADATA
 # description: The same for a change of the history visibility where somebody of another domain is in the room.
 default partner_history_kept := false
+
+partner_history_kept if _unset
 
 partner_history_kept if _partner_history_unset
 
