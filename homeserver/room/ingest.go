@@ -54,6 +54,9 @@ func (s *Service) Ingest(ctx context.Context, as, origin matrix.ServerName, id m
 	if !l.inhabited(s) {
 		return fail(errNotHere())
 	}
+	if in, err := s.InRoom(ctx, id, as); err == nil && !in {
+		as, _ = l.neighbours(s) // another tenant is, and only that one may ask for more
+	}
 	events, errs := s.parseAll(ctx, l.version, id, pdus, event.ParseOptions{})
 	var list []*arrival
 	at := make(map[*arrival]int, len(pdus))
