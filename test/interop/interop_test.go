@@ -408,7 +408,16 @@ func suspended(t *testing.T, here, there *person) {
 	there.sees(theirs, "from here")
 
 	c.verb("", "partner", "suspend", hansaName, synapseName, "-c", c.config)
-	time.Sleep(time.Second) // the bar: refused within a second
+	begin := time.Now()
+	until(t, "the partner is refused", func() error {
+		if a := here.try("GET", "/profile/"+esc(there.id), nil); a.status == http.StatusOK {
+			return fmt.Errorf("%d %s", a.status, a.raw)
+		}
+		return nil
+	})
+	if d := time.Since(begin); d > time.Second {
+		t.Errorf("it took %v until the partner was refused, want a second at most", d)
+	}
 	if a := there.try("POST", "/createRoom", map[string]any{"preset": "private_chat", "invite": []string{here.id}}); a.status == http.StatusOK {
 		t.Error("an invitation of the suspended partner went through")
 	}
