@@ -50,7 +50,7 @@ func (src *source) spend() error {
 
 // parents finds the parents of an event and takes them in; where there are too many of them, the state before it.
 //
-// spec: server-server-api#retrieving-event-ids-and-events
+// spec: server-server-api#retrieving-events
 func (src *source) parents(ctx context.Context, a *arrival, missing []matrix.EventID) error {
 	found, err := src.missingEvents(ctx, a.e, missing)
 	if err != nil {

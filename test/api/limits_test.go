@@ -400,9 +400,15 @@ func TestC177_C178_OneUserMayNotTakeItAll(t *testing.T) {
 		return done, refused
 	}
 	for what, f := range map[string]func() (int, int){
-		"messages":   func() (int, int) { return storm("PUT", "/rooms/"+hstest.Esc(room)+"/send/m.room.message/NUMBER", map[string]any{"msgtype": "m.text", "body": "x"}) },
-		"key claims": func() (int, int) { return storm("POST", "/keys/claim?n=NUMBER", map[string]any{"one_time_keys": map[string]any{}}) },
-		"typing":     func() (int, int) { return storm("PUT", "/rooms/"+hstest.Esc(room)+"/typing/"+hstest.Esc(string(mad.ID))+"?n=NUMBER", map[string]any{"typing": true, "timeout": 1000}) },
+		"messages": func() (int, int) {
+			return storm("PUT", "/rooms/"+hstest.Esc(room)+"/send/m.room.message/NUMBER", map[string]any{"msgtype": "m.text", "body": "x"})
+		},
+		"key claims": func() (int, int) {
+			return storm("POST", "/keys/claim?n=NUMBER", map[string]any{"one_time_keys": map[string]any{}})
+		},
+		"typing": func() (int, int) {
+			return storm("PUT", "/rooms/"+hstest.Esc(room)+"/typing/"+hstest.Esc(string(mad.ID))+"?n=NUMBER", map[string]any{"typing": true, "timeout": 1000})
+		},
 	} {
 		if done, refused := f(); done < 100 || refused == 0 {
 			t.Errorf("%s: %d done, %d refused", what, done, refused)
