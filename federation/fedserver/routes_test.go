@@ -76,8 +76,8 @@ func TestF82_NoAuthorization(t *testing.T) {
 	k := newKit(t)
 	open := 0
 	for _, e := range k.Table() {
-		status, code := k.ask(e.Method, fill(e.Path), "")
 		if e.Open {
+			status, _ := k.ask(e.Method, fill(e.Path), "")
 			open++
 			if status == 401 || status == 403 {
 				t.Errorf("%s %s: %d, and it is open", e.Method, e.Path, status)
@@ -92,7 +92,7 @@ func TestF82_NoAuthorization(t *testing.T) {
 			if header != "" {
 				list = []string{header}
 			}
-			if status, code = k.ask(e.Method, fill(e.Path), "{}", list...); status != 401 || code != "M_UNAUTHORIZED" {
+			if status, code := k.ask(e.Method, fill(e.Path), "{}", list...); status != 401 || code != "M_UNAUTHORIZED" {
 				t.Errorf("%s %s with %q: %d %s", e.Method, e.Path, header, status, code)
 			}
 		}

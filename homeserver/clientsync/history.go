@@ -38,7 +38,6 @@ type Page struct {
 	Chunk, State [][]byte
 	Start        string
 	End          string // empty: there is no more
-	at           int64  // where the next page begins
 }
 
 // errHidden is the answer for rooms that somebody may not read; it does not tell whether they exist.

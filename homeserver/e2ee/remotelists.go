@@ -208,7 +208,7 @@ func (k *remoteKeys) storeCross(tx *storage.Tx, old *remoteKeys) error {
 // ReceiveDeviceList takes the content of an m.device_list_update of a server. What does not follow on what is known makes the list be
 // fetched anew.
 //
-// spec: server-server-api#mdevice_list_update
+// spec: server-server-api#device-management
 func (s *Service) ReceiveDeviceList(ctx context.Context, _, origin matrix.ServerName, content jsontext.Value) error {
 	var u federation.DeviceListUpdate
 	if !readEDU(content, &u) || u.UserID.Server() != origin || u.DeviceID == "" || len(u.DeviceID) > maxName || u.StreamID < 0 {
@@ -241,7 +241,7 @@ func (s *Service) ReceiveDeviceList(ctx context.Context, _, origin matrix.Server
 
 // ReceiveSigningKey takes the content of an m.signing_key_update of a server.
 //
-// spec: server-server-api#msigning_key_update
+// spec: server-server-api#end-to-end-encryption
 func (s *Service) ReceiveSigningKey(ctx context.Context, _, origin matrix.ServerName, content jsontext.Value) error {
 	var u federation.SigningKeyUpdate
 	if !readEDU(content, &u) || u.UserID.Server() != origin {

@@ -137,7 +137,7 @@ type parcel struct {
 
 // pack makes EDUs of the messages for users of other servers, none larger than those take.
 //
-// spec: server-server-api#mdirect_to_device-schema
+// spec: server-server-api#send-to-device-messaging
 func (m Messages) pack(sender matrix.UserID, typ string, users []matrix.UserID) ([]parcel, error) {
 	var out []parcel
 	for _, to := range sortedKeys(byServer(users)) {
@@ -219,7 +219,7 @@ func (p *packing) close(to matrix.ServerName) parcel {
 // decide, the error makes the server send it again.
 //
 // spec: server-server-api#send-to-device-messaging
-// spec: server-server-api#mdirect_to_device-schema
+// spec: server-server-api#send-to-device-messaging
 func (s *Service) ReceiveToDevice(ctx context.Context, as, origin matrix.ServerName, content jsontext.Value) error {
 	var t federation.ToDevice
 	if !readEDU(content, &t) || t.Sender.Server() != origin || t.Type == "" || len(t.Type) > maxName || t.MessageID == "" ||
