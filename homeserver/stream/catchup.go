@@ -101,11 +101,12 @@ func pass(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// catchUp reads from the database what is committed and not here yet. A position that is visible makes all below it
+// catchUp reads from the database what was committed when it began and is not here yet. A position that is visible makes all below it
 // visible, so reading up to the newest one leaves no gap.
 func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
 	for {
 		after, upto := s.gapAhead()
+		gap := upto > 0
 		var entries []storage.Entry
 		err := s.db.Read(ctx, func(tx *storage.Tx) (err error) {
 			if upto == 0 {
@@ -129,6 +130,9 @@ func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
 			s.wake()
 		}
 		s.mu.Unlock()
+		if !gap && upto < after+readMax { // that was all
+			return found, nil
+		}
 	}
 }
 
@@ -152,8 +156,16 @@ func (s *Stream) gapAhead() (after, upto int64) {
 func unavailable(err error) bool { return errors.Is(err, storage.ErrUnavailable) }
 
 // CatchUp reads what is in the database now and not here yet, without waiting for a hint or the poll, and returns the newest position.
+// Those who ask at the same time share one look.
 func (s *Stream) CatchUp(ctx context.Context) (int64, error) {
+	begun := s.begun.Load()
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	if s.begun.Load() > begun { // a look that began after the question has ended
+		return s.Position(), s.looked
+	}
+	s.begun.Add(1)
 	s.metrics.looks.WithLabelValues("request").Inc()
-	_, err := s.catchUp(ctx)
-	return s.Position(), err
+	_, s.looked = s.catchUp(context.WithoutCancel(ctx)) // others wait for it, too
+	return s.Position(), s.looked
 }

@@ -239,6 +239,7 @@ func TestD467_D469_NATSIsNotBelieved(t *testing.T) {
 	if err := spy.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the first one is here", 5*time.Second, func() bool { return b.Position() == 1 })
 	at := b.Position()
 	a.say(t, "two")
 	if d := eventually(t, "the other node sees what is true", 5*time.Second, func() bool { return b.Position() == at+1 }); d > time.Second {

@@ -19,7 +19,7 @@
 // or loses, repeats and reorders messages, learns and changes nothing but how soon nodes look. The subjects hold the name of the
 // cell: several deployments can share one NATS. Without NATS nodes find out by themselves, some tenths of a second later.
 //
-// Locks: Stream.mu guards the ring, keeper.mu the leases, hearers.mu who listens; none is held while another is taken.
+// Locks: Stream.mu guards the ring, keeper.mu the leases, hearers.mu who listens; none of these is held while another is taken; Stream.looking comes before them.
 package stream
 
 import (
@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,6 +70,10 @@ type Stream struct {
 	hearers hearers
 	metrics *metrics
 	hint    chan struct{} // tells Run that another node has written
+
+	begun   atomic.Int64 // counts the looks of CatchUp
+	looking sync.Mutex   // held during a look
+	looked  error        // of the last look; guarded by looking
 
 	mu      sync.Mutex
 	ring    []storage.Entry // in order; all entries with positions in (floor, pos]
