@@ -49,7 +49,7 @@ func TestF134_StormOfOneOrigin(t *testing.T) {
 		}
 		leave()
 		wg.Wait()
-		if refused < 440 || served < 42 {
+		if refused < 440 || served < 40 { // two a second, for as long as they may wait
 			t.Errorf("%d were refused and %d served", refused, served)
 		}
 		if len(g.lanes) != 0 || g.free != 4 {
