@@ -102,20 +102,32 @@ func pass(ctx context.Context, d time.Duration) bool {
 }
 
 // catchUp reads from the database what was committed when it began and is not here yet. A position that is visible makes all below it
-// visible, so reading up to the newest one leaves no gap.
+// visible, so reading up to the newest one leaves no gap. What is committed meanwhile is left to the next look: a busy deployment always has
+// some.
 func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
+	target := int64(-1)
 	for {
 		after, upto := s.gapAhead()
-		gap := upto > 0
+		if target >= 0 && after >= target {
+			return found, nil
+		}
 		var entries []storage.Entry
-		err := s.db.Read(ctx, func(tx *storage.Tx) (err error) {
-			if upto == 0 {
-				if upto, err = tx.Position(); err != nil || upto <= after {
+		err := s.db.Read(ctx, func(tx *storage.Tx) error {
+			if target < 0 {
+				pos, err := tx.Position()
+				if err != nil {
 					return err
 				}
+				target = pos
 			}
-			upto = min(upto, after+readMax)
+			if upto == 0 {
+				upto = target
+			}
+			if upto = min(upto, after+readMax); upto <= after {
+				return nil
+			}
 			// Two statements, two snapshots: what is replaced in between shows at its newer position, later.
+			var err error
 			entries, err = tx.ReadLog(after, upto)
 			return err
 		})
@@ -130,9 +142,6 @@ func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
 			s.wake()
 		}
 		s.mu.Unlock()
-		if !gap && upto < after+readMax { // that was all
-			return found, nil
-		}
 	}
 }
 

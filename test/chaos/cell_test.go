@@ -106,7 +106,7 @@ func await(t testing.TB, longest time.Duration, what string, fn func() bool) tim
 // second is what a change on one node may take to hold on another.
 func second(t testing.TB, what string, fn func() bool) {
 	t.Helper()
-	if d := await(t, 5*time.Second, what, fn); d > time.Second {
+	if d := await(t, bar(2*time.Second), what, fn); d > bar(time.Second) {
 		t.Errorf("%s: after %v, want 1 s", what, d)
 	}
 }
@@ -367,7 +367,7 @@ func TestP166_RevocationOnEveryNode(t *testing.T) {
 			}
 			wg.Wait()
 			for i, at := range ended {
-				if d := at.Sub(began); d > time.Second {
+				if d := at.Sub(began); d > bar(time.Second) {
 					t.Errorf("%s: a sync that waits on node %d ends after %v", name, i, d)
 				}
 			}
