@@ -148,11 +148,11 @@ func (f *front) serve(w http.ResponseWriter, q *request) error {
 	return f.once(w, q)
 }
 
-// isRefusal tells whether an error says that something is not allowed or not there, or that a room is not as this node has it in memory.
+// isRefusal tells whether an error says that something is not allowed or not there: then nothing was done. After 503 that is not known.
 func isRefusal(err error) bool {
 	var me *matrix.Error
 	if errors.As(err, &me) {
-		return me.Status == http.StatusForbidden || me.Status == http.StatusNotFound || me.Status == http.StatusServiceUnavailable
+		return me.Status == http.StatusForbidden || me.Status == http.StatusNotFound
 	}
 	return errors.Is(err, room.ErrUnknownRoom)
 }

@@ -66,7 +66,6 @@ type live struct {
 	last  *commit // the newest append; nil for none
 	// flying are events on their way to the disk. ends are the states after those extremities that are known.
 	flying map[matrix.EventID]*storage.Event
-	pipe   pipeline
 	ends   map[matrix.EventID]statemap.Hash
 }
 

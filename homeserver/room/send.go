@@ -140,7 +140,7 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	if err != nil {
 		return Sent{}, false, err
 	}
-	l.steady()
+	l.mu.Lock()
 	if l.gone {
 		l.mu.Unlock()
 		return Sent{}, true, nil
@@ -158,7 +158,7 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	if !decision.Allow {
 		return Sent{}, false, decision.Error()
 	}
-	l.steady()
+	l.mu.Lock()
 	if l.gone || l.epoch != q.epoch || !s.Policy.Fresh(decision) {
 		l.mu.Unlock()
 		return Sent{}, true, nil // judged on facts that are no longer true
@@ -186,7 +186,6 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	}
 	c := &commit{done: make(chan struct{})}
 	l.last = c
-	era := l.launch(a)
 	err = l.apply(a) // before the writer gets it: the next event is built on this one at once
 	var wait func() error
 	if err == nil {
@@ -198,15 +197,10 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 			err = werr
 		}
 	}
-	if errors.Is(err, storage.ErrConflict) {
-		s.regain(ctx, l, era)
-		c.end(err)
-		return Sent{}, true, err
-	}
 	if err != nil {
 		s.drop(l)
 		c.end(err)
-		return Sent{}, false, err
+		return Sent{}, errors.Is(err, storage.ErrConflict), err
 	}
 	c.end(nil)
 	l.committed(a)
@@ -311,7 +305,6 @@ func (l *live) apply(a *storage.Append) error {
 func (l *live) committed(a *storage.Append) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.landed(a)
 	for i := range a.Events {
 		delete(l.flying, a.Events[i].Event.ID)
 	}

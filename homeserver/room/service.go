@@ -198,7 +198,7 @@ func (s *Service) Refresh(entries []storage.Entry) {
 			continue
 		}
 		l.mu.Lock()
-		known := l.err != nil || l.seen(e.Event) || s.takeOver(l, e.Event) || s.canWait(l, e.Event)
+		known := l.err != nil || l.seen(e.Event)
 		l.mu.Unlock()
 		if !known {
 			s.drop(l)
