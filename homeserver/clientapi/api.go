@@ -148,13 +148,14 @@ func (f *front) serve(w http.ResponseWriter, q *request) error {
 	return f.once(w, q)
 }
 
-// isRefusal tells whether an error says that something is not allowed or not there: then nothing was done. After 503 that is not known.
+// isRefusal tells whether an error says that something is not allowed or not there, or that others were faster: then nothing was done. After any other
+// 503 that is not known.
 func isRefusal(err error) bool {
 	var me *matrix.Error
-	if errors.As(err, &me) {
+	if errors.As(err, &me) && !errors.Is(err, room.ErrBusy) {
 		return me.Status == http.StatusForbidden || me.Status == http.StatusNotFound
 	}
-	return errors.Is(err, room.ErrUnknownRoom)
+	return errors.Is(err, room.ErrUnknownRoom) || errors.Is(err, room.ErrBusy)
 }
 
 func (f *front) once(w http.ResponseWriter, q *request) error {

@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -424,7 +425,7 @@ func (s *Service) currentMember(ctx context.Context, id matrix.RoomID, user matr
 	if err := s.Rooms.Look(ctx, id, func(v room.View) { durable = v.Durable() }); err != nil {
 		return "", err
 	}
-	again := matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The room has changed meanwhile. Please try again.").With("retry_after_ms", 500)
+	again := fmt.Errorf("%w: %w", room.ErrBusy, matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The room has changed meanwhile. Please try again.").With("retry_after_ms", 500))
 	if durable() != nil {
 		return "", again
 	}

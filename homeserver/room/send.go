@@ -89,7 +89,7 @@ func (s *Service) Send(ctx context.Context, d Draft) (Sent, error) {
 		}
 		return sent, nil
 	}
-	return Sent{}, matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The room is too busy. Please try again.").With("retry_after_ms", 1000)
+	return Sent{}, fmt.Errorf("%w: %w", ErrBusy, matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The room is too busy. Please try again.").With("retry_after_ms", 1000))
 }
 
 // earlier finds what the first request with a transaction ID sent.

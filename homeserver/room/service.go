@@ -56,6 +56,9 @@ type Deps struct {
 // ErrUnknownRoom is returned where a room does not exist here.
 var ErrUnknownRoom = errors.New("room: unknown room")
 
+// ErrBusy is wrapped where others changed a room faster than a request could: nothing was done, and the request may be made again.
+var ErrBusy = errors.New("room: changed by others all the time")
+
 // loadTimeout is how long reading a cold room may take.
 const loadTimeout = time.Minute
 
