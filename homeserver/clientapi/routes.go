@@ -41,7 +41,7 @@ type Deps struct {
 	Log     *logrus.Entry
 	// Version is the version of the software.
 	Version string
-	// Several tells whether other nodes write to the database, too; nil means no.
+	// Several tells whether other nodes may write to the database, too; nil means no.
 	Several func() bool
 	// Limits turns the limits per user on.
 	Limits bool
