@@ -3,10 +3,12 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
 
+	"hansa/matrix"
 	"hansa/storage"
 	"hansa/storage/storagetest"
 )
@@ -122,4 +124,84 @@ func TestD455_SerializationAndDeadlock(t *testing.T) {
 			t.Errorf("cursors are %d and %d, want 3 and 3: %v", a, b, err)
 		}
 	})
+}
+
+// Updates of many callers share transactions, and each of them is done once or refused alone, also one that has written before it failed.
+func TestUpdateShared_OneFailsAlone(t *testing.T) {
+	t.Parallel()
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx := context.Background()
+		const n = 60
+		bad := errors.New("no")
+		errs := make([]error, n)
+		before := db.Stats().Commits
+		var all sync.WaitGroup
+		for i := range n {
+			all.Go(func() {
+				user := matrix.UserID(fmt.Sprintf("@u%d:acme.example", i))
+				errs[i] = db.Update(ctx, func(tx *storage.Tx) error {
+					if err := tx.PutAccountData(storage.AccountData{UserID: user, Type: "a", Content: []byte(`{}`)}); err != nil {
+						return err
+					}
+					switch i % 20 {
+					case 7:
+						return bad
+					case 9: // the database refuses it, and nobody looks
+						_ = tx.SetCursor(string(user), 1)
+						_ = storage.Exec(tx, `INSERT INTO cursors (name, pos) VALUES ('`+string(user)+`', 2)`)
+					}
+					return nil
+				})
+			})
+		}
+		all.Wait()
+		for i, err := range errs {
+			user := matrix.UserID(fmt.Sprintf("@u%d:acme.example", i))
+			if i%20 == 7 && !errors.Is(err, bad) || i%20 != 7 && i%20 != 9 && err != nil {
+				t.Errorf("update %d: %v", i, err)
+			}
+			got := db.Read(ctx, func(tx *storage.Tx) error { _, err := tx.LoadAccountDatum(user, "", "a"); return err })
+			if (err == nil) != (got == nil) {
+				t.Errorf("update %d is told %v, and what it wrote: %v", i, err, got)
+			}
+		}
+		if commits := db.Stats().Commits - before; commits > n/2 {
+			t.Errorf("%d commits for %d updates at a time", commits, n)
+		}
+	})
+}
+
+// An update that locks something before it puts an entry into the log, and one that does so the other way round, are not in each
+// other's way.
+func TestUpdate_NoCircleWithTheLog(t *testing.T) {
+	t.Parallel()
+	db := storagetest.Open(t, storage.Options{URL: storagetest.URL(t, "postgres")})
+	ctx := context.Background()
+	retries := make([]int, 40)
+	var all sync.WaitGroup
+	for i := range retries {
+		all.Go(func() {
+			err := db.Update(ctx, func(tx *storage.Tx) error {
+				retries[i]++
+				cursor := func() error { return tx.SetCursor("shared", int64(i)) }
+				entry := func() error { return tx.Announce("x", "y") }
+				if i%2 == 0 {
+					cursor, entry = entry, cursor
+				}
+				if err := cursor(); err != nil {
+					return err
+				}
+				return entry()
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for i, n := range retries {
+		if n > 2 {
+			t.Errorf("update %d was run %d times", i, n)
+		}
+	}
 }

@@ -43,7 +43,8 @@ type Options struct {
 	Publish func(first, last int64, entries []Entry)
 	// Node, where it is set, is the name under which this process has its sessions in PostgreSQL: see Tx.EndSessions.
 	Node string
-	// Readers is how many connections serve reads (and, on PostgreSQL, updates); 0 means 8.
+	// Readers is how many connections serve reads; 0 means 8. On PostgreSQL updates run on them, too, on half of them at most: an update
+	// may wait for what another node holds, and reads shall not wait behind it.
 	Readers int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -58,6 +59,7 @@ type DB struct {
 	versions map[string]*matrix.RoomVersion
 	free     chan *conn // idle connections
 	slots    chan struct{}
+	updates  chan struct{} // as slots, for updates
 	jobs     chan *job
 	quit     chan struct{}
 	done     sync.WaitGroup
@@ -99,7 +101,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
 	db := &DB{opts: o, log: o.Log.WithField("pkg", "storage"), versions: map[string]*matrix.RoomVersion{},
-		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), jobs: make(chan *job, 4096), quit: make(chan struct{}), failed: make(chan struct{}), tidying: tidying{every: 500, pages: 16000}}
+		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), updates: make(chan struct{}, (o.Readers+1)/2), jobs: make(chan *job, 4096), quit: make(chan struct{}), failed: make(chan struct{}), tidying: tidying{every: 500, pages: 16000}}
 	for _, id := range matrix.RoomVersions() {
 		db.versions[id], _ = matrix.FindRoomVersion(id)
 	}
@@ -359,28 +361,45 @@ func (db *DB) classify(err error) error {
 }
 
 // Update runs fn in a write transaction. fn may be run several times and must have no effect outside tx. When fn returns an
-// error nothing of it is kept. On SQLite updates of many callers share one commit.
+// error nothing of it is kept. On SQLite updates of many callers share one commit; on PostgreSQL those do that put something into the
+// log: see UpdateShared.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	if db.d.singleWriter {
-		return db.classify(db.submit(ctx, &job{fn: fn}))
+		return db.UpdateShared(ctx, fn)
 	}
 	for try := 0; ; try++ {
 		err := db.updateOnce(ctx, fn)
-		if err == nil || ctx.Err() != nil || try >= maxRetries || !db.d.isRetry(err) && !errors.Is(err, errNotBegun) {
+		switch {
+		case errors.Is(err, errShare):
+			return db.UpdateShared(ctx, fn)
+		case err == nil || ctx.Err() != nil || try >= maxRetries || !db.d.isRetry(err) && !errors.Is(err, errNotBegun):
 			return db.classify(err)
 		}
 		again(try)
 	}
 }
 
+// UpdateShared is Update for a fn that puts something into the log, and saves it a first run in vain. The transaction is shared with
+// what others update and append, and takes the position of the log before anything else: so there is one commit for many on either
+// database, and no two transactions wait for one another in a circle.
+func (db *DB) UpdateShared(ctx context.Context, fn func(*Tx) error) error {
+	return db.classify(db.submit(ctx, &job{fn: fn}))
+}
+
 func (db *DB) updateOnce(ctx context.Context, fn func(*Tx) error) error {
+	select {
+	case db.updates <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-db.updates }()
 	c, err := db.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	sound := false
 	defer func() { db.giveBack(c, sound) }()
-	tx := &Tx{db: db, c: c, ctx: context.WithoutCancel(ctx), write: true}
+	tx := &Tx{db: db, c: c, ctx: context.WithoutCancel(ctx), write: true, lone: true}
 	if err := c.plain(tx.ctx, db.d.beginWrite); err != nil {
 		return fmt.Errorf("%w: %w", errNotBegun, err)
 	}
@@ -400,6 +419,9 @@ func (db *DB) updateOnce(ctx context.Context, fn func(*Tx) error) error {
 	db.publish(tx)
 	return nil
 }
+
+// errShare tells that an update needs the position of the log, which is taken first or not at all.
+var errShare = errors.New("storage: an update that puts something into the log shares its transaction")
 
 // errNotBegun marks the loss of a connection before anything was done on it: another one may be sound.
 var errNotBegun = errors.New("storage: no transaction could be begun")

@@ -13,6 +13,7 @@ type Tx struct {
 	c       *conn
 	ctx     context.Context // of the transaction; statements are never cancelled half way
 	write   bool
+	lone    bool  // begun without the position of the log
 	first   int64 // positions that this transaction has taken, 0 when none
 	last    int64
 	entries []Entry
@@ -139,6 +140,10 @@ const raiseSQL = `UPDATE log_position SET pos = pos + $1, backfill = backfill + 
 // raise takes n positions of the log and m numbers for history, and returns the last of each. The counter row stays
 // locked until the transaction ends, which is what makes positions visible in order.
 func (tx *Tx) raise(n, m int64) (pos, backfill int64, err error) {
+	if tx.lone {
+		tx.failed = errShare
+		return 0, 0, errShare
+	}
 	if err := tx.row(raiseSQL, []any{n, m}, &pos, &backfill); err != nil {
 		return 0, 0, fmt.Errorf("raise the log position: %w", err)
 	}

@@ -8,15 +8,19 @@ import (
 	"hansa/matrix"
 )
 
-// job is one caller's part of a batch: an append to a room, or on SQLite an update.
+// job is one caller's part of a batch: an append to a room, or an update.
 type job struct {
 	ap   *Append
 	fn   func(*Tx) error
 	done chan error
 }
 
-// maxBatch limits a batch in events (an update counts as one), so that it stays one statement per table.
-const maxBatch = 256
+const (
+	// maxBatch limits a batch in events, so that it stays one statement per table.
+	maxBatch = 256
+	// updateSize is what an update counts in it: it is some statements of its own.
+	updateSize = 4
+)
 
 // Append stores events of one room and returns when they are durable. Appends of many rooms and callers share one
 // transaction: a batch is what arrived while the last one was being committed. ErrConflict: the head has moved, load the room
@@ -99,7 +103,7 @@ func (db *DB) drain(first *job) []*job {
 
 func (j *job) size() int {
 	if j.ap == nil {
-		return 1
+		return updateSize
 	}
 	return max(1, len(j.ap.Events))
 }
@@ -136,8 +140,9 @@ func (w *writer) close() {
 // run commits a batch. When the batch fails for a reason that lies in one of its jobs, that job is found (by name, or by
 // halving) and fails alone.
 func (w *writer) run(batch []*job) {
+	careful := false
 	for try := 0; len(batch) > 0; {
-		errs, err := w.try(batch)
+		errs, err := w.try(batch, careful)
 		if err == nil {
 			for i, j := range batch {
 				j.done <- errs[i]
@@ -152,6 +157,8 @@ func (w *writer) run(batch []*job) {
 		case w.db.d.isRetry(err) && try < maxRetries: // another node holds a lock that ours waits for in the other order
 			again(try)
 			try++
+		case !careful && errors.Is(err, errOneFailed):
+			careful = true
 		case len(batch) == 1 || w.db.d.isGone(err) || w.db.d.isRetry(err) || IsFull(err):
 			for _, j := range batch {
 				j.done <- err
@@ -176,8 +183,12 @@ func failRoom(batch []*job, room matrix.RoomID, err error) []*job {
 	return rest
 }
 
-// try runs the batch in one transaction. The list holds the errors of updates that failed on their own.
-func (w *writer) try(batch []*job) (errs []error, err error) {
+// errOneFailed is wrapped by the error of a batch in which an update failed that may have written something before.
+var errOneFailed = errors.New("storage: an update of the batch failed")
+
+// try runs the batch in one transaction. With care each update can fail alone, and the list holds the errors of those that did; it
+// costs two more statements each.
+func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 	db, ctx := w.db, context.Background()
 	if err := db.usable(); err != nil && !db.closed.Load() {
 		return nil, err
@@ -193,12 +204,24 @@ func (w *writer) try(batch []*job) (errs []error, err error) {
 		}
 	}
 	errs = make([]error, len(batch))
-	if len(appends) > 0 {
+	switch {
+	case len(appends) > 0:
 		err = guard(tx, func(tx *Tx) error { return tx.appendAll(appends) })
+	case !db.d.singleWriter:
+		_, _, err = tx.raise(0, 0) // before any other row, so that batches of several nodes do not wait for each other in a circle
 	}
 	for i, j := range batch {
-		if err == nil && j.fn != nil {
+		switch {
+		case err != nil || j.fn == nil:
+		case careful:
 			errs[i], err = w.nested(tx, j.fn)
+		default:
+			if err = guard(tx, j.fn); err == nil {
+				err = tx.failed
+			}
+			if err != nil && len(batch) > 1 && !w.db.d.isGone(err) && !w.db.d.isRetry(err) && !IsFull(err) {
+				err = fmt.Errorf("%w: %w", errOneFailed, err)
+			}
 		}
 	}
 	if err == nil {
@@ -244,13 +267,16 @@ func (w *writer) nested(tx *Tx, fn func(*Tx) error) (own, fatal error) {
 		return nil, err
 	}
 	entries, first, last := len(tx.entries), tx.first, tx.last
-	own = guard(tx, fn)
+	if own = guard(tx, fn); own == nil {
+		own = tx.failed
+	}
 	if own != nil {
 		if err := w.c.plain(tx.ctx, "ROLLBACK TO SAVEPOINT update_job"); err != nil {
 			return nil, errors.Join(own, err)
 		}
+		tx.failed = nil
 		tx.entries, tx.first, tx.last = tx.entries[:entries], first, last
-		if w.db.d.isGone(own) || IsFull(own) {
+		if w.db.d.isGone(own) || w.db.d.isRetry(own) || IsFull(own) {
 			return nil, own
 		}
 	}

@@ -44,7 +44,7 @@ func (s *Service) PutAccountData(ctx context.Context, by Caller, user matrix.Use
 	if len(content) > maxAccountDatum {
 		return matrix.Errorf(http.StatusRequestEntityTooLarge, matrix.CodeTooLarge, "An account datum may have at most %d bytes.", maxAccountDatum)
 	}
-	return s.DB.Update(ctx, func(tx *storage.Tx) error {
+	return s.DB.UpdateShared(ctx, func(tx *storage.Tx) error {
 		count, bytes, err := tx.LoadAccountDataUsage(user)
 		if err != nil {
 			return err

@@ -171,7 +171,7 @@ func (s *Service) decided(ctx context.Context, judge func() (*verdict, error), c
 		if err != nil {
 			return nil, err
 		}
-		err = s.DB.Update(ctx, func(tx *storage.Tx) error {
+		err = s.DB.UpdateShared(ctx, func(tx *storage.Tx) error {
 			if err := commit(tx, v); err != nil {
 				return err
 			}

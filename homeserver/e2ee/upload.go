@@ -79,7 +79,7 @@ func (s *Service) UploadKeys(ctx context.Context, by Caller, u Upload) (map[stri
 		return counts, err
 	}
 	var counts map[string]int
-	err = s.DB.Update(ctx, func(tx *storage.Tx) (err error) {
+	err = s.DB.UpdateShared(ctx, func(tx *storage.Tx) (err error) {
 		counts, err = s.upload(tx, by, p)
 		return err
 	})

@@ -104,7 +104,7 @@ func (s *Receipts) Put(ctx context.Context, by Caller, id matrix.RoomID, marks .
 		return nil
 	}
 	ts := s.Now().UnixMilli()
-	return s.DB.Update(ctx, func(tx *storage.Tx) error {
+	return s.DB.UpdateShared(ctx, func(tx *storage.Tx) error {
 		for _, m := range moves {
 			if err := m.store(tx, by.User, id, ts); err != nil {
 				return err

@@ -112,7 +112,7 @@ func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
 			return found, nil
 		}
 		var entries []storage.Entry
-		err := s.db.Read(ctx, func(tx *storage.Tx) error {
+		err := s.keeper.db().Read(ctx, func(tx *storage.Tx) error {
 			if target < 0 {
 				pos, err := tx.Position()
 				if err != nil {

@@ -97,8 +97,8 @@ func (k *keeper) soon() {
 	}
 }
 
-// run renews what is held and takes what is free, until ctx ends. It does so on a connection of its own, so that a node whose other
-// connections are all busy does not look like one that is dead.
+// run renews what is held and takes what is free, until ctx ends. It does so on connections of its own, so that a node whose other
+// connections are all busy does not look like one that is dead. Looks into the log use them, too: all that wait for news wait for these.
 func (k *keeper) run(ctx context.Context) error {
 	var own *storage.DB
 	for own == nil {
