@@ -80,6 +80,9 @@ type Append struct {
 	Redactions []Redaction
 	// Also runs in the same transaction after everything else; it may run again.
 	Also func(*Tx) error
+	// Rebase, where it is set, makes Events and Head anew on a head that another node has moved the room to without a change of state: so
+	// nodes that write into one room are not in each other's way. It runs inside the transaction, perhaps several times.
+	Rebase func(Head) error
 
 	// Results, set when Append returns without error.
 	Stored []*Event
@@ -106,8 +109,8 @@ const (
 )
 
 // appendAll stores the appends of one batch. Statements per batch, however many events: positions, rooms, transaction IDs,
-// events; and where state changes: nodes, auth edges, current state, memberships.
-func (tx *Tx) appendAll(list []*Append) error {
+// events; and where state changes: nodes, auth edges, current state, memberships. Where rooms are contended their heads are read first.
+func (tx *Tx) appendAll(list []*Append, contended bool) error {
 	var forward, back int64
 	for _, a := range list {
 		for i := range a.Events {
@@ -122,6 +125,11 @@ func (tx *Tx) appendAll(list []*Append) error {
 	if err != nil {
 		return err
 	}
+	if contended {
+		if err := tx.rebase(list); err != nil {
+			return err
+		}
+	}
 	b := &appendBatch{tx: tx, now: tx.nowMS(), next: last - forward + 1, nextBack: -(lastBack - back) - 1}
 	for _, a := range list {
 		if err := b.add(a); err != nil {
@@ -129,6 +137,43 @@ func (tx *Tx) appendAll(list []*Append) error {
 		}
 	}
 	return b.flush(list)
+}
+
+// rebase puts appends on the heads that their rooms have now. These stay until the transaction ends: whoever moves a head has the position
+// of the log.
+func (tx *Tx) rebase(list []*Append) error {
+	nums := make([]int64, 0, len(list))
+	for _, a := range list {
+		if a.Room.num != 0 {
+			nums = append(nums, a.Room.num)
+		}
+	}
+	if len(nums) == 0 {
+		return nil
+	}
+	rooms, err := tx.rooms(selectRoomSQL+`WHERE r.room_num INTSET($1)`, tx.set(nums))
+	if err != nil {
+		return err
+	}
+	heads := make(map[int64]Head, len(rooms))
+	for _, r := range rooms {
+		heads[r.num] = r.Head
+	}
+	for _, a := range list {
+		h, ok := heads[a.Room.num]
+		if !ok { // it is made in this batch
+			continue
+		}
+		if h.Name != a.Room.Head.Name {
+			if a.Rebase == nil || h.StateRoot != a.Room.Head.StateRoot || a.Rebase(h) != nil {
+				return &conflictError{a.Room.ID}
+			}
+			r := *a.Room
+			r.Head, a.Room = h, &r
+		}
+		heads[a.Room.num] = a.Head
+	}
+	return nil
 }
 
 // appendBatch gathers the rows of one batch.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"hansa/matrix"
 )
@@ -20,6 +22,8 @@ const (
 	maxBatch = 256
 	// updateSize is what an update counts in it: it is some statements of its own.
 	updateSize = 4
+	// contendedFor is how long after a conflict others are expected.
+	contendedFor = 2 * time.Second
 )
 
 // Append stores events of one room and returns when they are durable. Appends of many rooms and callers share one
@@ -114,6 +118,16 @@ type writer struct {
 	c  *conn
 	// commits are those since the connection was last tidied.
 	commits int
+	// conflict is when another node was last found to have moved a room.
+	conflict time.Time
+}
+
+// contended tells whether heads are read before they are moved, because another node has moved one lately.
+func (w *writer) contended() bool { return time.Since(w.conflict) < contendedFor }
+
+// canRebase tells whether something that goes into a room can be put on another head.
+func canRebase(batch []*job, room matrix.RoomID) bool {
+	return slices.ContainsFunc(batch, func(j *job) bool { return j.ap != nil && j.ap.Room.ID == room && j.ap.Rebase != nil })
 }
 
 // tidying says after how many commits it is looked how long the write-ahead log is, and from how many pages of 4 KiB on it is begun anew.
@@ -152,6 +166,8 @@ func (w *writer) run(batch []*job) {
 		}
 		var conflict *conflictError
 		switch {
+		case errors.As(err, &conflict) && !w.contended() && canRebase(batch, conflict.room):
+			w.conflict = time.Now()
 		case errors.As(err, &conflict):
 			batch = failRoom(batch, conflict.room, err)
 		case w.db.d.isRetry(err) && try < maxRetries: // another node holds a lock that ours waits for in the other order
@@ -206,7 +222,7 @@ func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 	errs = make([]error, len(batch))
 	switch {
 	case len(appends) > 0:
-		err = guard(tx, func(tx *Tx) error { return tx.appendAll(appends) })
+		err = guard(tx, func(tx *Tx) error { return tx.appendAll(appends, w.contended()) })
 	case !db.d.singleWriter:
 		_, _, err = tx.raise(0, 0) // before any other row, so that batches of several nodes do not wait for each other in a circle
 	}

@@ -56,7 +56,7 @@ func (d *Draft) newAnnotation(tx *storage.Tx) error {
 }
 
 // also is what the transaction does that stores the event of a draft. Of two equal annotations at the same moment one comes too late.
-func (d *Draft) also(id matrix.EventID) func(*storage.Tx) error {
+func (d *Draft) also(a *storage.Append) func(*storage.Tx) error {
 	if d.annotation == nil {
 		return d.Also
 	}
@@ -64,7 +64,7 @@ func (d *Draft) also(id matrix.EventID) func(*storage.Tx) error {
 		if err := d.newAnnotation(tx); err != nil {
 			return err
 		}
-		if err := tx.PutAnnotation(d.annotation, id); err != nil || d.Also == nil {
+		if err := tx.PutAnnotation(d.annotation, a.Events[0].Event.ID); err != nil || d.Also == nil {
 			return err
 		}
 		return d.Also(tx)

@@ -190,7 +190,7 @@ func (b *batch) commit() (wait func() error, err error) {
 		}
 		c.end(err)
 		if err == nil {
-			l.committed(&b.all)
+			l.committed(&b.all, "")
 		}
 		return err
 	}, nil
@@ -235,8 +235,14 @@ func (l *live) advance(head storage.Head, changes []statemap.Change, events map[
 			}
 		}
 	}
-	ends := make(map[matrix.EventID]statemap.Hash, len(head.Extremities))
-	for _, id := range head.Extremities {
+	l.moveEnds(head.Extremities, events)
+	return nil
+}
+
+// moveEnds keeps the states after the extremities. events are those that some of them name.
+func (l *live) moveEnds(extremities []matrix.EventID, events map[matrix.EventID]*storage.Event) {
+	ends := make(map[matrix.EventID]statemap.Hash, len(extremities))
+	for _, id := range extremities {
 		if root, ok := l.ends[id]; ok {
 			ends[id] = root
 		} else if e := events[id]; e != nil {
@@ -244,5 +250,12 @@ func (l *live) advance(head storage.Head, changes []statemap.Change, events map[
 		}
 	}
 	l.ends = ends
-	return nil
+}
+
+// moveHead makes a message the end of the room, whose state it leaves alone. The caller holds l.mu.
+func (l *live) moveHead(head storage.Head, e *storage.Event) {
+	r := *l.room
+	head.LastPos, head.StatePos = max(r.Head.LastPos, e.Pos), r.Head.StatePos
+	r.Head, l.room = head, &r
+	l.moveEnds(head.Extremities, map[matrix.EventID]*storage.Event{e.ID: e})
 }

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"hansa/matrix"
@@ -46,7 +47,8 @@ type live struct {
 	gate    *gate               // of foreign events
 
 	mu      sync.Mutex
-	gone    bool // dropped from the cache: load the room again
+	gone    bool  // dropped from the cache: load the room again
+	base    int64 // the position of the newest event when the room was loaded
 	room    *storage.Room
 	rules   *auth.Rules
 	state   map[event.StateKey]stateEntry
@@ -122,7 +124,7 @@ func (s *Service) load(ctx context.Context, list []*live) {
 
 // take fills a room with what was read of it.
 func (l *live) take(r *storage.Room, state []*storage.Event) {
-	l.room, l.version, l.joined = r, r.Version, 0
+	l.room, l.version, l.joined, l.base = r, r.Version, 0, r.Head.LastPos
 	l.state, l.members = make(map[event.StateKey]stateEntry, len(state)), map[matrix.UserID]member{}
 	l.recent, l.moved = map[matrix.EventID]struct{}{}, map[matrix.UserID]struct{}{}
 	for _, e := range state {
@@ -195,12 +197,30 @@ func (l *live) rank(k event.StateKey) int64 {
 	return l.state[k].rank
 }
 
-// seen tells whether this process appended the event or loaded the room after it.
-func (l *live) seen(e *storage.Event) bool {
-	if _, ok := l.recent[e.ID]; ok {
+// follows tells whether the room in memory is right after an event in the log: it knows it, or can take it over, as most messages of other
+// nodes. Else the room has to be loaded again.
+func (l *live) follows(e *storage.Event) bool {
+	_, own := l.recent[e.ID]
+	head := l.room.Head
+	switch {
+	case own || e.Pos > 0 && e.Pos <= l.base:
 		return true
+	case e.Type == typeRedaction || e.RedactedBy != "":
+		return false // it may have changed the content of state
+	case e.Pos > 0 && e.Pos <= head.LastPos:
+		return true // what we have appended behind it had the same state
+	case e.StateKey != nil || e.Flags != 0 || e.StateRoot != head.StateRoot:
+		return false
+	case len(l.flying) == 0: // else what flies is put behind it
+		ends := []matrix.EventID{e.ID}
+		for _, id := range head.Extremities {
+			if !slices.Contains(e.PrevEvents, id) {
+				ends = append(ends, id)
+			}
+		}
+		l.moveHead(storage.Head{Name: string(e.ID), Extremities: ends, Depth: max(head.Depth, e.Depth), StateRoot: head.StateRoot}, e)
 	}
-	return e.Pos <= l.room.Head.LastPos && e.Pos > 0
+	return true
 }
 
 func (l *live) remember(id matrix.EventID) {

@@ -10,6 +10,7 @@ import (
 	"hansa/matrix/canonicaljson"
 	"hansa/matrix/event"
 	"hansa/matrix/signing"
+	"hansa/storage"
 )
 
 // Prototype returns an event for a user of another server that would be right on the present head of a room, without hashes and
@@ -76,7 +77,7 @@ func (s *Service) compose(ctx context.Context, d *Draft) (*event.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if last.wait() == nil {
+		if last.wait() == nil && (last == nil || !last.moved) {
 			return e, nil
 		}
 	}
@@ -85,14 +86,11 @@ func (s *Service) compose(ctx context.Context, d *Draft) (*event.Event, error) {
 
 // draft is the event of a draft on the room's head, and its rank among auth events. The caller holds l.mu.
 func (l *live) draft(s *Service, d *Draft) (event.Draft, int64) {
-	draft := event.Draft{RoomID: d.RoomID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, Redacts: d.Redacts,
-		Depth: min(l.room.Head.Depth, math.MaxInt64-1) + 1, OriginServerTS: s.nowMS(), PrevEvents: l.room.Head.Extremities}
-	if len(draft.PrevEvents) > maxPrev {
-		draft.PrevEvents = draft.PrevEvents[:maxPrev]
+	draft := event.Draft{RoomID: d.RoomID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, Redacts: d.Redacts, OriginServerTS: s.nowMS()}
+	if d.OriginServerTS != nil {
+		draft.OriginServerTS = *d.OriginServerTS
 	}
-	if !l.version.EventIDHash {
-		draft.EventID = matrix.EventID("$" + s.random(18) + ":" + string(d.Sender.Server()))
-	}
+	s.place(&draft, l.version, l.room.Head)
 	rank := int64(0)
 	for _, k := range auth.Needed(l.version, d.Type, d.StateKey, d.Sender, d.Content) {
 		if id := l.currentID(k); id != "" {
@@ -101,6 +99,14 @@ func (l *live) draft(s *Service, d *Draft) (event.Draft, int64) {
 		}
 	}
 	return draft, rank
+}
+
+// place puts a draft behind a head.
+func (s *Service) place(d *event.Draft, v *matrix.RoomVersion, h storage.Head) {
+	d.Depth, d.PrevEvents = min(h.Depth, math.MaxInt64-1)+1, h.Extremities[:min(len(h.Extremities), maxPrev)]
+	if !v.EventIDHash {
+		d.EventID = matrix.EventID("$" + s.random(18) + ":" + string(d.Sender.Server()))
+	}
 }
 
 // composedFacts are the facts of the current state for an event that is not signed yet: who has to sign it will.

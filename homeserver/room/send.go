@@ -28,6 +28,8 @@ type Draft struct {
 	Content jsontext.Value
 	// Redacts is the target of an m.room.redaction.
 	Redacts matrix.EventID
+	// OriginServerTS is the time of the event, where an application service says it; nil for now.
+	OriginServerTS *int64
 	// DeviceID, TxnScope and TxnID make the request idempotent and let the sender's device recognise its event. Scope
 	// is the endpoint's path without the transaction ID.
 	DeviceID        matrix.DeviceID
@@ -158,6 +160,10 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	if !decision.Allow {
 		return Sent{}, false, decision.Error()
 	}
+	if most := decision.Obligations.HistoryVisibility; opens(q.input) && ShowsMore(q.input.Room.HistoryVisibility, most) {
+		err := s.hidePast(ctx, d.RoomID, most, d.Sender)
+		return Sent{}, err == nil, err
+	}
 	l.mu.Lock()
 	if l.gone || l.epoch != q.epoch || !s.Policy.Fresh(decision) {
 		l.mu.Unlock()
@@ -186,6 +192,7 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	}
 	c := &commit{done: make(chan struct{})}
 	l.last = c
+	built := a.Events[0].Event.ID
 	err = l.apply(a) // before the writer gets it: the next event is built on this one at once
 	var wait func() error
 	if err == nil {
@@ -202,15 +209,17 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 		c.end(err)
 		return Sent{}, errors.Is(err, storage.ErrConflict), err
 	}
+	c.moved = a.Stored[0].ID != built
 	c.end(nil)
-	l.committed(a)
+	l.committed(a, built)
 	return Sent{EventID: a.Stored[0].ID, Pos: a.Stored[0].Pos}, false, nil
 }
 
 // commit is an append on its way to the disk.
 type commit struct {
-	done chan struct{} // closed when it has ended
-	err  error
+	done  chan struct{} // closed when it has ended
+	err   error
+	moved bool // the event was built anew, on a head of another node
 }
 
 func (c *commit) end(err error) {
@@ -250,7 +259,8 @@ func (s *Service) build(ctx context.Context, l *live, d *Draft, decision *policy
 	e = s.signNow(e)
 	n := storage.NewEvent{Event: e, AuthRank: rank, StateRoot: l.room.Head.StateRoot, DeviceID: d.DeviceID, TxnScope: d.TxnScope, TxnID: d.TxnID,
 		DecisionID: decision.ID}
-	a = &storage.Append{Room: l.room, Also: d.also(e.ID)}
+	a = &storage.Append{Room: l.room}
+	a.Also = d.also(a)
 	if e.StateKey != nil {
 		n.Replaces = l.currentID(e.Key())
 		a.State = []statemap.Change{{Key: e.Key(), ID: e.ID}}
@@ -270,9 +280,29 @@ func (s *Service) build(ctx context.Context, l *live, d *Draft, decision *policy
 		}
 	}
 	a.Events = []storage.NewEvent{n}
-	a.Head = storage.Head{Name: string(e.ID), Depth: e.Depth, StateRoot: n.StateRoot,
-		Extremities: append([]matrix.EventID{e.ID}, l.room.Head.Extremities[len(draft.PrevEvents):]...)}
+	a.Head = headAfter(l.room.Head, e, n.StateRoot)
+	if e.StateKey == nil && d.target == nil && l.event(typePolicyServer) == nil {
+		a.Rebase = func(h storage.Head) error { return s.rebase(a, draft, h) }
+	}
 	return a, "", nil
+}
+
+// headAfter is the head after an event that is built on a head.
+func headAfter(h storage.Head, e *event.Event, root statemap.Hash) storage.Head {
+	return storage.Head{Name: string(e.ID), Depth: e.Depth, StateRoot: root, Extremities: append([]matrix.EventID{e.ID}, h.Extremities[len(e.PrevEvents):]...)}
+}
+
+// rebase builds a message anew on the head that another node has moved the room to. The state is the same, and with it all that the message
+// was judged by.
+func (s *Service) rebase(a *storage.Append, draft event.Draft, h storage.Head) error {
+	s.place(&draft, a.Room.Version, h)
+	e, err := event.Build(a.Room.Version, draft)
+	if err != nil {
+		return err
+	}
+	a.Events[0].Event = e
+	a.Head = headAfter(h, e, h.StateRoot)
+	return nil
 }
 
 // mayRepeat tells whether somebody may say what the room says already: the rules are asked as if it were new.
@@ -301,12 +331,19 @@ func (l *live) apply(a *storage.Append) error {
 	return l.applyRedactions(a.Redactions)
 }
 
-// committed takes over what only the commit could tell.
-func (l *live) committed(a *storage.Append) {
+// committed takes over what only the commit could tell. built is the ID that the one event of an append had before.
+func (l *live) committed(a *storage.Append, built matrix.EventID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.flying, built)
 	for i := range a.Events {
 		delete(l.flying, a.Events[i].Event.ID)
+	}
+	if e := a.Stored[0]; built != "" && e.ID != built {
+		l.remember(e.ID)
+		if l.room.Head.Name == string(built) { // nothing was built on it meanwhile that will be put elsewhere, too
+			l.moveHead(a.Head, e)
+		}
 	}
 	r := *l.room // the old one may be on its way to the disk with the next event
 	r.Head.LastPos = max(r.Head.LastPos, a.Room.Head.LastPos)

@@ -201,7 +201,7 @@ func (s *Service) Refresh(entries []storage.Entry) {
 			continue
 		}
 		l.mu.Lock()
-		known := l.err != nil || l.seen(e.Event)
+		known := l.err != nil || l.follows(e.Event)
 		l.mu.Unlock()
 		if !known {
 			s.drop(l)
