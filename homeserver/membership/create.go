@@ -316,6 +316,18 @@ func (m *making) facts() *policy.Room {
 	return f
 }
 
+// servers are those of everybody who is to be in the room.
+func (m *making) servers() []string {
+	out := []string{string(m.c.UserID.Server())}
+	for _, u := range m.invite {
+		if name := string(u.Server()); !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // create makes the room, and asks again where policy changes on the way.
 func (s *Service) create(ctx context.Context, m *making) (matrix.RoomID, error) {
 	for _, u := range m.invite {
@@ -338,6 +350,7 @@ func (s *Service) create(ctx context.Context, m *making) (matrix.RoomID, error) 
 // tryCreate asks policy, does what it obliges to, and makes the room.
 func (s *Service) tryCreate(ctx context.Context, m *making) (matrix.RoomID, error) {
 	facts := m.facts()
+	facts.Servers = m.servers()
 	decision, err := s.decide(ctx, m.c, policy.Input{Point: policy.RoomCreate, Room: facts})
 	if err != nil {
 		return "", err
@@ -380,24 +393,22 @@ func (m *making) oblige(o policy.Obligations) error {
 	if o.NoFederation {
 		m.create["m.federate"] = jsontext.Value("false")
 	}
-	if most := o.HistoryVisibility; most != "" {
-		for _, list := range [][]stateEvent{m.before, m.after} {
-			for i := range list {
-				if list[i].Type == typeHistory && list[i].StateKey == "" && openness(stringIn(list[i].Content, "history_visibility")) > openness(most) {
-					list[i].Content = text("history_visibility", most)
-				}
-			}
-		}
-	}
+	m.hidePast(o.HistoryVisibility)
 	return nil
 }
 
-// openness orders the history visibilities; what is unknown shows most.
-func openness(visibility string) int {
-	if i := slices.Index([]string{"joined", "invited", "shared", "world_readable"}, visibility); i >= 0 {
-		return i
+// hidePast makes the room show no more of its past than policy allows; what is empty allows everything.
+func (m *making) hidePast(most string) {
+	if most == "" {
+		return
 	}
-	return 4
+	for _, list := range [][]stateEvent{m.before, m.after} {
+		for i := range list {
+			if list[i].Type == typeHistory && list[i].StateKey == "" && room.ShowsMore(stringIn(list[i].Content, "history_visibility"), most) {
+				list[i].Content = text("history_visibility", most)
+			}
+		}
+	}
 }
 
 func stringIn(object jsontext.Value, key string) string {

@@ -115,7 +115,7 @@ func domains(d *Draft, membership string) []string {
 }
 
 // MayEnter is nil where policy lets a user of any server into a room that is known here: by membership join, invite or knock. It asks
-// every tenant that is in the room. Errors are *matrix.Error: 403 with the decision, or 503.
+// every tenant that is in the room. Where policy wants the room to show less of its past then, that is done. Errors are *matrix.Error: 403 with the decision, or 503.
 func (s *Service) MayEnter(ctx context.Context, id matrix.RoomID, user matrix.UserID, membership string) error {
 	subject, err := s.Parties.Party(ctx, user)
 	if err != nil {
@@ -154,11 +154,16 @@ func (s *Service) mayEnter(ctx context.Context, id matrix.RoomID, in *policy.Inp
 	home := l.room.Tenant
 	l.mu.Unlock()
 	in.Time = s.Now()
-	return s.askTenants(ctx, in, home)
+	most, err := s.askTenants(ctx, in, home)
+	if err == nil && opens(in) && ShowsMore(facts.HistoryVisibility, most) {
+		err = s.hidePast(ctx, id, most, subject)
+	}
+	return err
 }
 
-// askTenants asks every tenant in the room of a question; where there is none, the given one.
-func (s *Service) askTenants(ctx context.Context, in *policy.Input, home matrix.ServerName) error {
+// askTenants asks every tenant in the room of a question; where there is none, the given one. It returns the most that the room may show of its
+// past then, empty for everything.
+func (s *Service) askTenants(ctx context.Context, in *policy.Input, home matrix.ServerName) (most string, err error) {
 	tenants := in.Room.Tenants
 	if len(tenants) == 0 {
 		tenants = []string{string(home)}
@@ -168,10 +173,11 @@ func (s *Service) askTenants(ctx context.Context, in *policy.Input, home matrix.
 		q.Tenant = policy.Tenant{Name: tenant}
 		d := s.Policy.Decide(ctx, &q)
 		if e := d.Error(); e != nil {
-			return e
+			return "", e
 		}
+		most = stricter(most, d.Obligations.HistoryVisibility)
 	}
-	return nil
+	return most, nil
 }
 
 // MayAdopt is nil where policy lets a user of ours into a room that another server has told the state of: every server and everybody in
@@ -228,5 +234,6 @@ func (s *Service) MayAdopt(ctx context.Context, user matrix.UserID, v *matrix.Ro
 		}
 	}
 	facts.Tenants = append(facts.Tenants, string(user.Server()))
-	return s.askTenants(ctx, &policy.Input{Point: policy.RoomJoin, Time: s.Now(), Subject: parties[user], Room: facts, Audience: c.audience}, user.Server())
+	_, err = s.askTenants(ctx, &policy.Input{Point: policy.RoomJoin, Time: s.Now(), Subject: parties[user], Room: facts, Audience: c.audience}, user.Server())
+	return err
 }

@@ -100,9 +100,11 @@ func (s *Service) judge(ctx context.Context, q *question) policy.Decision {
 		default:
 			return d
 		}
-		if other := s.Policy.Decide(ctx, &in); !other.Allow {
+		other := s.Policy.Decide(ctx, &in)
+		if !other.Allow {
 			return other
 		}
+		d.Obligations.HistoryVisibility = stricter(d.Obligations.HistoryVisibility, other.Obligations.HistoryVisibility)
 	}
 	return d
 }

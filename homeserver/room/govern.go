@@ -39,6 +39,8 @@ type composition struct {
 	leaving []string
 	own     []matrix.UserID
 	acl     *event.Event
+	// visibility is the room's history visibility, most what it may be at most by those tenants that let other servers in.
+	visibility, most string
 	// masters are our joined users who may change the server ACL, the most powerful first.
 	masters []matrix.UserID
 	rules   *auth.Rules
@@ -60,7 +62,7 @@ func (s *Service) govern(ctx context.Context, id matrix.RoomID) error {
 	}
 	content, changed := s.wantedACL(c)
 	if len(c.refused) == 0 && !changed {
-		return nil
+		return s.governPast(ctx, id, c)
 	}
 	log := s.log.WithField("room_id", id)
 	master, ok := c.master(c.refusers())
@@ -95,7 +97,7 @@ func (s *Service) govern(ctx context.Context, id matrix.RoomID) error {
 	if len(c.refused) > 0 {
 		log.WithFields(logrus.Fields{"servers": len(c.refused), "removed": removed}).Warn("a room held servers that are not approved")
 	}
-	return nil
+	return s.governPast(ctx, id, c)
 }
 
 // remove takes somebody out of a room in the name of a user of ours.
@@ -149,7 +151,7 @@ func (s *Service) composition(ctx context.Context, id matrix.RoomID) (*compositi
 		l.mu.Unlock()
 		return nil, unavailable(err)
 	}
-	c.tenants, c.acl, c.rules = l.policyRoom(s).Tenants, l.event(typeServerACL), l.rules
+	c.tenants, c.acl, c.rules, c.visibility = l.policyRoom(s).Tenants, l.event(typeServerACL), l.rules, l.policyRoom(s).HistoryVisibility
 	for user, m := range l.members {
 		switch server := user.Server(); {
 		case !isPresent(m.membership):
@@ -171,10 +173,11 @@ func (s *Service) composition(ctx context.Context, id matrix.RoomID) (*compositi
 	})
 	for server, users := range c.foreign {
 		slices.Sort(users)
-		tenants, leaving, err := s.refusing(ctx, c.tenants, server)
+		tenants, leaving, most, err := s.refusing(ctx, c.tenants, server)
 		if err != nil {
 			return nil, err
 		}
+		c.most = stricter(c.most, most)
 		c.leaving = append(c.leaving, leaving...)
 		if len(tenants) > 0 {
 			c.refused[server] = tenants
@@ -183,23 +186,25 @@ func (s *Service) composition(ctx context.Context, id matrix.RoomID) (*compositi
 	return c, nil
 }
 
-// refusing are those of some tenants that do not approve a server, and those of them whose people have to leave where it cannot be removed. The
-// error wraps ErrUndecided.
-func (s *Service) refusing(ctx context.Context, tenants []string, server string) (out, leaving []string, err error) {
+// refusing are those of some tenants that do not approve a server, and those of them whose people have to leave where it cannot be removed; most
+// is the most that rooms may show of their past by those that do approve it. The error wraps ErrUndecided.
+func (s *Service) refusing(ctx context.Context, tenants []string, server string) (out, leaving []string, most string, err error) {
 	for _, tenant := range tenants {
 		d := s.Policy.Consider(ctx, &policy.Input{Point: policy.FederationInbound, Time: s.Now(), Tenant: policy.Tenant{Name: tenant},
 			Subject: policy.ServerParty(server, false), Server: &policy.Server{Name: server}})
 		if d.Err != nil {
-			return nil, nil, errors.Join(ErrUndecided, d.Err)
+			return nil, nil, "", errors.Join(ErrUndecided, d.Err)
 		}
-		if !d.Allow {
+		if d.Allow {
+			most = stricter(most, d.Obligations.HistoryVisibility)
+		} else {
 			out = append(out, tenant)
 			if d.Obligations.LeaveStrangers {
 				leaving = append(leaving, tenant)
 			}
 		}
 	}
-	return out, leaving, nil
+	return out, leaving, most, nil
 }
 
 // refusers are the tenants in whose name something is to be done: those that refuse a server, else any.
@@ -284,7 +289,7 @@ func (s *Service) refusedHosts(c *composition, before []string) []string {
 		add(matrix.ServerName(server).Host())
 	}
 	for _, host := range before {
-		if tenants, _, err := s.refusing(context.Background(), c.tenants, host); err != nil || len(tenants) > 0 {
+		if tenants, _, _, err := s.refusing(context.Background(), c.tenants, host); err != nil || len(tenants) > 0 {
 			add(host)
 		}
 	}

@@ -82,7 +82,8 @@ func (s *Service) comply(ctx context.Context, entries []storage.Entry, _ int64) 
 	return nil
 }
 
-// changesServers tells whether an event may bring a server into a room, or changes who keeps it out.
+// changesServers tells whether an event may bring a server into a room, changes who keeps it out, or what a
+// server in it may hand on.
 func (s *Service) changesServers(e *storage.Event) bool {
 	switch {
 	case e.StateKey == nil || e.Flags&storage.Rejected != 0:
@@ -91,7 +92,7 @@ func (s *Service) changesServers(e *storage.Event) bool {
 		user, err := matrix.ParseUserID(*e.StateKey)
 		return err == nil && !s.IsLocal(user.Server()) && isPresent(event.Membership(e.Event))
 	}
-	return !s.IsLocal(e.Sender.Server()) && (e.Type == typeServerACL || e.Type == auth.TypePowerLevels)
+	return !s.IsLocal(e.Sender.Server()) && (e.Type == typeServerACL || e.Type == typeHistory || e.Type == auth.TypePowerLevels)
 }
 
 // releaseAll judges all withheld events again.
@@ -202,8 +203,8 @@ func (s *Service) releasedRedactions(ctx context.Context, l *live, list []*stora
 	return out, nil
 }
 
-// governAll looks at every room in which a server takes part that some tenant of ours does not approve, and at those where we have put a server
-// on the list of denied ones.
+// governAll looks at every room in which a server takes part that some tenant of ours does not approve, or that shows the servers in it more of
+// its past than it may, and at those where we have put a server on the list of denied ones.
 func (s *Service) governAll(ctx context.Context) error {
 	due := map[matrix.RoomID]bool{}
 	if err := s.findRefused(ctx, due); err != nil {
@@ -220,13 +221,18 @@ func (s *Service) governAll(ctx context.Context) error {
 	return nil
 }
 
-// findRefused adds the rooms that hold somebody whose server a tenant of ours does not approve.
+// findRefused adds the rooms that hold somebody whose server a tenant of ours does not approve, and those that show too much to servers that all
+// approve.
 func (s *Service) findRefused(ctx context.Context, due map[matrix.RoomID]bool) error {
 	own, tenants := make([]matrix.ServerName, 0, len(s.Keys)), make([]string, 0, len(s.Keys))
 	for name := range s.Keys {
 		own, tenants = append(own, name), append(tenants, string(name))
 	}
-	known := map[matrix.ServerName]bool{} // whether it is refused
+	type standing struct {
+		refused bool
+		most    string // of a room's past
+	}
+	known := map[matrix.ServerName]standing{}
 	var last storage.ForeignMember
 	for {
 		var list []storage.ForeignMember
@@ -234,20 +240,26 @@ func (s *Service) findRefused(ctx context.Context, due map[matrix.RoomID]bool) e
 		if err != nil || len(list) == 0 {
 			return err
 		}
+		open := map[matrix.RoomID]string{}
 		for _, m := range list {
 			server := m.UserID.Server()
-			refused, ok := known[server]
+			st, ok := known[server]
 			if !ok {
-				by, _, err := s.refusing(ctx, tenants, string(server))
+				by, _, most, err := s.refusing(ctx, tenants, string(server))
 				if err != nil {
 					return err
 				}
-				refused = len(by) > 0
-				known[server] = refused
+				st = standing{len(by) > 0, most}
+				known[server] = st
 			}
-			if refused {
+			if st.refused {
 				due[m.RoomID] = true
+			} else if st.most != "" {
+				open[m.RoomID] = stricter(open[m.RoomID], st.most)
 			}
+		}
+		if err := s.findOpenPasts(ctx, open, due); err != nil {
+			return err
 		}
 		last = list[len(list)-1]
 	}

@@ -95,31 +95,49 @@ history if {
 
 # METADATA
 # description: |
-#   Somebody of another domain comes into a room that shows newcomers no more of its past than is permitted: whoever is
-#   let in by a partner later can read what the partner's server has.
+#   Somebody of another domain comes into a room that can be made to show newcomers no more of its past than is
+#   permitted: whoever is let in by a partner later can read what the partner's server has. See partner_obligations.
 default partner_history := false
-
-partner_history if _unset
-
-partner_history if _partner_history_unset
 
 partner_history if _newcomer.tenant == input.tenant.name
 
-partner_history if _partner_history_permits(input.room.history_visibility)
+partner_history if _partner_most
 
 # METADATA
 # description: The same for a change of the history visibility where somebody of another domain is in the room.
 default partner_history_kept := false
-
-partner_history_kept if _unset
-
-partner_history_kept if _partner_history_unset
 
 partner_history_kept if input.event.type != "m.room.history_visibility"
 
 partner_history_kept if input.room.servers == [input.tenant.name]
 
 partner_history_kept if _partner_history_permits(input.event.value)
+
+# METADATA
+# description: |
+#   What the room has to be changed to before somebody of another domain comes in: the most that it may show. Nothing
+#   where it shows no more.
+default partner_obligations := {}
+
+partner_obligations := {"history_visibility": _partner_most} if {
+	_newcomer.tenant != input.tenant.name
+	not _partner_history_permits(input.room.history_visibility)
+}
+
+# METADATA
+# description: The same for a new room into which people of other domains are invited.
+default new_partner_obligations := {}
+
+new_partner_obligations := {"history_visibility": _partner_most} if {
+	input.room.servers != [input.tenant.name]
+	not _partner_history_permits(input.room.history_visibility)
+}
+
+# METADATA
+# description: The most that rooms may show in which a server takes part that is let in.
+default server_obligations := {}
+
+server_obligations := {"history_visibility": _partner_most}
 
 default _partner_history_unset := false
 
@@ -131,9 +149,21 @@ _partner_history_unset if {
 default _partner_history_permits(_) := false
 
 _partner_history_permits(visibility) if {
+	_partner_history_unset
+	visibility in {"invited", "joined"}
+}
+
+_partner_history_permits(visibility) if {
+	not _partner_history_unset
 	_in_list(_tenant, "partner_history", visibility)
 	_in_list(_operator, "partner_history", visibility)
 }
+
+# The most open one of those that are permitted; undefined where none is.
+_partner_most := [visibility |
+	some visibility in ["world_readable", "shared", "invited", "joined"]
+	_partner_history_permits(visibility)
+][0]
 
 # METADATA
 # description: The version of the room is permitted.
@@ -211,7 +241,7 @@ removal if {
 # description: Obligations for a new room.
 default obligations := {"federate": false}
 
-obligations := {} if _federates
+obligations := new_partner_obligations if _federates
 
 # METADATA
 # description: Obligations about a server that is refused and takes part in rooms in which nobody of ours can remove it.

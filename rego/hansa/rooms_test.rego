@@ -136,20 +136,48 @@ test_removal if {
 	rooms.removal == false with input as {"subject": fixtures.rem, "agreements": {"incoming": {"state": "ended"}}}
 }
 
-_partners := {"acme.example": {"rooms": {"partner_history": ["joined", "invited"]}}}
+_partners := {"acme.example": {"rooms": {"partner_history": ["joined", "shared"]}}}
 
-test_partners_enter_only_rooms_that_hide_their_past if {
-	every visibility in ["joined", "invited"] {
-		rooms.partner_history with input as _enter(fixtures.rem, {"history_visibility": visibility}) with data.config as _partners
+test_partners_enter_rooms_that_can_be_made_to_hide_their_past if {
+	every visibility in ["joined", "invited", "shared", "world_readable", "", null] {
+		rooms.partner_history with input as _enter(fixtures.rem, {"history_visibility": visibility}) with data.config as {}
 	}
+	nothing := {"operator": {"rooms": {"partner_history": []}}}
+	rooms.partner_history == false with input as _enter(fixtures.rem, {"history_visibility": "joined"}) with data.config as nothing
+	rooms.partner_history with input as _enter(fixtures.ann, {"history_visibility": "shared"}) with data.config as nothing
+	never_both := {"operator": {"rooms": {"partner_history": ["invited"]}}, "acme.example": _partners["acme.example"]}
+	rooms.partner_history == false with input as _enter(fixtures.rem, {"history_visibility": "joined"}) with data.config as never_both
+}
+
+test_what_a_room_shows_when_partners_enter if {
+	hidden := {"history_visibility": "invited"}
 	every visibility in ["shared", "world_readable", "", null] {
-		asked := _enter(fixtures.rem, {"history_visibility": visibility})
-		rooms.partner_history == false with input as asked with data.config as _partners
+		rooms.partner_obligations == hidden with input as _enter(fixtures.rem, {"history_visibility": visibility}) with data.config as {}
+		rooms.partner_obligations == hidden with data.config as {}
+			with input as fixtures.ask("room.invite", {"subject": fixtures.ann, "target": fixtures.gus, "room": {"history_visibility": visibility}})
 	}
-	rooms.partner_history with input as _enter(fixtures.ann, {"history_visibility": "shared"}) with data.config as _partners
-	rooms.partner_history with input as _enter(fixtures.rem, {"history_visibility": "shared"}) with data.config as {}
-	rooms.partner_history == false with input as _enter(fixtures.rem, {"history_visibility": "shared"})
-		with data.config as {"operator": {"rooms": {"partner_history": ["joined"]}}}
+	every visibility in ["joined", "invited"] {
+		rooms.partner_obligations == {} with input as _enter(fixtures.rem, {"history_visibility": visibility}) with data.config as {}
+	}
+	rooms.partner_obligations == {} with input as _enter(fixtures.ann, {"history_visibility": "shared"}) with data.config as {}
+	rooms.partner_obligations == {} with input as _enter(fixtures.rem, {"history_visibility": "shared"}) with data.config as _partners
+	asked := _enter(fixtures.rem, {"history_visibility": "world_readable"})
+	rooms.partner_obligations == {"history_visibility": "shared"} with input as asked with data.config as _partners
+	strict := {"operator": {"rooms": {"partner_history": ["joined"]}}, "acme.example": _partners["acme.example"]}
+	rooms.partner_obligations == {"history_visibility": "joined"} with input as asked with data.config as strict
+}
+
+test_new_rooms_with_partners if {
+	room := {"history_visibility": "shared", "servers": ["acme.example", "globex.example"]}
+	rooms.obligations == {"history_visibility": "invited"} with input as _create(room) with data.config as {}
+	rooms.obligations == {} with input as _create(room) with data.config as _partners
+	rooms.obligations == {} with input as _create(object.union(room, {"history_visibility": "joined"})) with data.config as {}
+	rooms.obligations == {} with input as _create(object.union(room, {"servers": ["acme.example"]})) with data.config as {}
+}
+
+test_rooms_with_other_servers if {
+	rooms.server_obligations == {"history_visibility": "invited"} with input as {"tenant": {"name": "acme.example"}} with data.config as {}
+	rooms.server_obligations == {"history_visibility": "shared"} with input as {"tenant": {"name": "acme.example"}} with data.config as _partners
 }
 
 test_the_past_stays_hidden_from_partners if {
@@ -158,12 +186,12 @@ test_the_past_stays_hidden_from_partners if {
 		"event": {"type": "m.room.history_visibility", "state_key": "", "value": "shared"},
 		"room": {"servers": ["acme.example", "remote.example"]},
 	}
-	rooms.partner_history_kept == false with input as change with data.config as _partners
-	rooms.partner_history_kept with input as change with data.config as {}
+	rooms.partner_history_kept == false with input as change with data.config as {}
+	rooms.partner_history_kept with input as change with data.config as _partners
 	own := object.union(change, {"room": {"servers": ["acme.example"]}})
-	rooms.partner_history_kept with input as own with data.config as _partners
+	rooms.partner_history_kept with input as own with data.config as {}
 	joined := object.union(change, {"event": {"value": "joined"}})
-	rooms.partner_history_kept with input as joined with data.config as _partners
+	rooms.partner_history_kept with input as joined with data.config as {}
 	topic := object.union(change, {"event": {"type": "m.room.topic"}})
-	rooms.partner_history_kept with input as topic with data.config as _partners
+	rooms.partner_history_kept with input as topic with data.config as {}
 }

@@ -12,7 +12,7 @@ import data.hansa.rooms
 import data.hansa.subjects
 import data.hansa.whitelist
 
-decision := {"allow": true, "reasons": set(), "obligations": {}} if {
+decision := {"allow": true, "reasons": set(), "obligations": rooms.partner_obligations} if {
 	{outcome | some outcome in _checks} == {true}
 } else := verdict.denied(_checks)
 
