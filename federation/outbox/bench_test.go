@@ -62,7 +62,9 @@ func deliver(b *testing.B, database string, bad int) {
 	}
 	standardTuning := standard()
 	w.start(func(c *tuning) { *c = standardTuning })
+	before, events := w.db.Stats(), 0
 	for i := 0; b.Loop(); i++ {
+		events++
 		mu.Lock()
 		sent[strconv.Itoa(i)] = time.Now()
 		mu.Unlock()
@@ -72,6 +74,10 @@ func deliver(b *testing.B, database string, bad int) {
 	for _, u := range all[20:] {
 		w.flushed(u.Server())
 	}
+	after := w.db.Stats()
+	b.ReportMetric(float64(after.Commits-before.Commits)/float64(events), "commits/event")
+	b.ReportMetric(float64(after.Statements-before.Statements)/float64(events), "writes/event")
+	b.ReportMetric(float64(after.Reads-before.Reads)/float64(events), "reads/event")
 	mu.Lock()
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
