@@ -152,6 +152,15 @@ type AliasAnswer struct {
 	Servers []matrix.ServerName `json:"servers"`
 }
 
+// Hierarchy is the answer to hierarchy: a room, those in it, and those in it that the asking server could not enter.
+//
+// spec: server-server-api#get_matrixfederationv1hierarchyroomid
+type Hierarchy struct {
+	Room                 jsontext.Value   `json:"room"`
+	Children             []jsontext.Value `json:"children"`
+	InaccessibleChildren []matrix.RoomID  `json:"inaccessible_children"`
+}
+
 // PublicRoomsRequest is the body of POST /publicRooms.
 //
 // spec: server-server-api#post_matrixfederationv1publicrooms

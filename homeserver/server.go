@@ -158,7 +158,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	s.Sync = clientsync.New(clientsync.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Keys: s.Keys,
 		Ephemeral: s.Presence, Push: s.Push, Forget: s.Accounts.Invalidate, Log: d.Log, Now: d.Now})
 	s.Directory = directory.New(directory.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, PartyOf: s.Accounts.PartyOf,
-		Remote: s.Client, Reach: s.Door.Outbound, Tenants: names, Log: d.Log, Now: d.Now})
+		Remote: s.Client, Reach: s.Door.Outbound, Open: s.Sync.RoomOpen, Tenants: names, Log: d.Log, Now: d.Now})
 	receipts := ephemeral.NewReceipts(ephemeral.ReceiptDeps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Presence: s.Presence,
 		Visible: s.Sync.Visible, Now: d.Now})
 	s.Media, err = media.New(media.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Tenants: names, Path: s.Config.Media.Path,

@@ -3,6 +3,7 @@ package fedserver
 import (
 	"context"
 	"net/http"
+	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -15,6 +16,7 @@ import (
 type Directory interface {
 	ServeAlias(ctx context.Context, as, origin matrix.ServerName, alias matrix.RoomAlias) (*federation.AliasAnswer, error)
 	ServePublicRooms(ctx context.Context, as, origin matrix.ServerName, q federation.PublicRoomsRequest) (*federation.PublicRoomsAnswer, error)
+	ServeHierarchy(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, suggestedOnly bool) (*federation.Hierarchy, error)
 }
 
 // Profiles answers about the profiles of our users; an empty field stands for all.
@@ -32,7 +34,8 @@ func (a *API) queryRoutes() []route {
 		out = append(out,
 			route{method: "GET", path: v1 + "query/directory", point: policy.RoomAlias, fn: a.queryDirectory},
 			route{method: "GET", path: v1 + "publicRooms", point: policy.DirectoryRooms, fn: a.publicRooms},
-			route{method: "POST", path: v1 + "publicRooms", point: policy.DirectoryRooms, fn: a.searchPublicRooms})
+			route{method: "POST", path: v1 + "publicRooms", point: policy.DirectoryRooms, fn: a.searchPublicRooms},
+			route{method: "GET", path: v1 + "hierarchy/{roomId}", point: policy.DirectoryRooms, fn: a.hierarchy})
 	}
 	if a.Profiles != nil {
 		out = append(out, route{method: "GET", path: v1 + "query/profile", point: policy.ProfileRead, fn: a.queryProfile})
@@ -105,4 +108,19 @@ func (a *API) listRooms(w http.ResponseWriter, q *request, want federation.Publi
 		page.Chunk = []jsontext.Value{}
 	}
 	return answer(w)(page, err)
+}
+
+// spec: server-server-api#get_matrixfederationv1hierarchyroomid
+func (a *API) hierarchy(w http.ResponseWriter, q *request) error {
+	id, err := q.roomID()
+	if err != nil {
+		return err
+	}
+	suggested := false
+	if text := q.values().Get("suggested_only"); text != "" {
+		if suggested, err = strconv.ParseBool(text); err != nil {
+			return matrix.InvalidParam("suggested_only must be true or false.")
+		}
+	}
+	return answer(w)(a.Directory.ServeHierarchy(q.Context(), q.as, q.origin, id, suggested))
 }

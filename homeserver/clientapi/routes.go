@@ -73,7 +73,7 @@ func (a *API) routes() []route {
 	var all []route
 	for _, table := range [][]route{
 		a.discoveryRoutes(), a.loginRoutes(), a.ownRoutes(), a.syncRoutes(),
-		a.roomRoutes(), a.memberRoutes(), a.stateRoutes(), a.sendRoutes(), a.aliasRoutes(), a.roomListRoutes(), a.userDirectoryRoutes(),
+		a.roomRoutes(), a.memberRoutes(), a.stateRoutes(), a.sendRoutes(), a.aliasRoutes(), a.roomListRoutes(), a.spaceRoutes(), a.userDirectoryRoutes(),
 		a.typingRoutes(), a.receiptRoutes(), a.presenceRoutes(), a.pushRuleRoutes(), a.tagRoutes(),
 		a.keyRoutes(), a.toDeviceRoutes(), a.roomKeyRoutes(), a.mediaRoutes(),
 	} {

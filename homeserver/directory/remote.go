@@ -23,6 +23,8 @@ type Remote interface {
 	Alias(ctx context.Context, as, to matrix.ServerName, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error)
 	// PublicRooms returns a page of published rooms.
 	PublicRooms(ctx context.Context, as, to matrix.ServerName, q federation.PublicRoomsRequest) (*federation.PublicRoomsAnswer, error)
+	// Hierarchy returns what is said of a room and of those in it, a federation.Hierarchy.
+	Hierarchy(ctx context.Context, as, to matrix.ServerName, room matrix.RoomID, suggestedOnly bool) (jsontext.Value, error)
 }
 
 const (

@@ -32,6 +32,10 @@ func (p *peer) PublicRooms(_ context.Context, _, _ matrix.ServerName, q federati
 	return &p.answer, p.err
 }
 
+func (p *peer) Hierarchy(context.Context, matrix.ServerName, matrix.ServerName, matrix.RoomID, bool) (jsontext.Value, error) {
+	return nil, p.err
+}
+
 // far is a service that asks a peer; only servers whose names begin with p may be reached.
 func far(p *peer) (*Service, Caller) {
 	log := logrus.New()

@@ -242,22 +242,30 @@ func (q *Query) wants(l *Listed) bool {
 func (s *Service) describe(ctx context.Context, id matrix.RoomID) (*Listed, error) {
 	l := &Listed{RoomID: id}
 	err := s.Rooms.Look(ctx, id, func(v room.View) {
-		text := func(typ, key string) (value string) {
-			if e := v.State(typ, ""); e != nil {
-				value, _ = event.ContentString(e, key)
-			}
-			return value
-		}
+		state := func(typ string) *event.Event { return v.State(typ, "") }
 		l.Joined, l.JoinRule = v.Joined(), v.Rules().JoinRule()
-		l.Name, l.CanonicalAlias, l.AvatarURL = text("m.room.name", "name"), text(typeCanonical, "alias"), text("m.room.avatar", "url")
-		l.RoomType = text(auth.TypeCreate, "type")
-		l.WorldReadable = text("m.room.history_visibility", "history_visibility") == "world_readable"
-		l.GuestCanJoin = text("m.room.guest_access", "guest_access") == "can_join"
-		if e := v.State("m.room.topic", ""); e != nil {
-			l.Topic = plainTopic(e)
-		}
+		l.RoomType = text(state(auth.TypeCreate), "type")
+		l.WorldReadable = text(state("m.room.history_visibility"), "history_visibility") == "world_readable"
+		l.show(state)
 	})
 	return l, err
+}
+
+// show takes over what people have said of a room.
+func (l *Listed) show(state func(typ string) *event.Event) {
+	l.Name, l.CanonicalAlias, l.AvatarURL = text(state("m.room.name"), "name"), text(state(typeCanonical), "alias"), text(state("m.room.avatar"), "url")
+	l.GuestCanJoin = text(state("m.room.guest_access"), "guest_access") == "can_join"
+	if e := state("m.room.topic"); e != nil {
+		l.Topic = plainTopic(e)
+	}
+}
+
+// text is a string in the content of an event that may be nil.
+func text(e *event.Event, key string) (value string) {
+	if e != nil {
+		value, _ = event.ContentString(e, key)
+	}
+	return value
 }
 
 // plainTopic is the topic as plain text.

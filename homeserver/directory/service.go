@@ -28,8 +28,10 @@ type Deps struct {
 	// Remote asks other servers, and Reach says whether a tenant may have to do with one. Without them nobody there is asked.
 	Remote Remote
 	Reach  func(ctx context.Context, as, to matrix.ServerName) error
-	Log    *logrus.Entry
-	Now    func() time.Time
+	// Open tells whether somebody who is in a room, or invited, may read it. Without it they may.
+	Open func(ctx context.Context, viewer *policy.Party, id matrix.RoomID) (bool, error)
+	Log  *logrus.Entry
+	Now  func() time.Time
 }
 
 // Service finds rooms and users. Its methods may be called from any goroutine.
@@ -37,6 +39,9 @@ type Service struct {
 	Deps
 	log   *logrus.Entry
 	users *userIndex
+	far   *farRooms
+	walks *walks
+	turns chan struct{} // a place for each hierarchy that is gone through
 }
 
 // New returns a Service. Run and Follower must run while users are searched for.
@@ -44,7 +49,8 @@ func New(d Deps) *Service {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	return &Service{Deps: d, log: d.Log.WithField("pkg", "directory"), users: newUserIndex()}
+	return &Service{Deps: d, log: d.Log.WithField("pkg", "directory"), users: newUserIndex(),
+		far: newFarRooms(), walks: newWalks(), turns: make(chan struct{}, maxWalks)}
 }
 
 // Caller is who asks: a user of this deployment, or another server.

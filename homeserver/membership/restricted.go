@@ -5,18 +5,12 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/matrix/auth"
 	"hansa/matrix/event"
 	"hansa/storage"
 )
-
-// maxConditions bounds how many rooms of a join rule are looked at.
-const maxConditions = 50
 
 // door is what somebody who wants to come into a room must know of it.
 type door struct {
@@ -48,7 +42,7 @@ func (s *Service) door(ctx context.Context, id matrix.RoomID, user matrix.UserID
 			return
 		}
 		if e := v.State(typeJoinRules, ""); e != nil {
-			d.allow = allowed(e.Content)
+			d.allow = auth.AllowedRooms(e.Content)
 		}
 		d.host = map[matrix.ServerName]matrix.UserID{}
 		for u, membership := range v.Members() {
@@ -69,28 +63,6 @@ func (s *Service) door(ctx context.Context, id matrix.RoomID, user matrix.UserID
 
 func (d *door) restricted() bool {
 	return d.rule == auth.JoinRuleRestricted && d.version.Restricted || d.rule == auth.JoinRuleKnockRestricted && d.version.KnockRestricted
-}
-
-// allowed reads the rooms of the conditions of a restricted join rule.
-//
-// spec: client-server-api#conditions
-func allowed(content jsontext.Value) []matrix.RoomID {
-	var c struct {
-		Allow []jsontext.Value `json:"allow"`
-	}
-	if json.Unmarshal(content, &c) != nil {
-		return nil
-	}
-	var out []matrix.RoomID
-	for _, raw := range c.Allow {
-		if stringIn(raw, "type") != "m.room_membership" {
-			continue
-		}
-		if id, err := matrix.ParseRoomID(stringIn(raw, "room_id")); err == nil && len(out) < maxConditions {
-			out = append(out, id)
-		}
-	}
-	return out
 }
 
 // letIn finds out whether somebody may come in as far as the join rule goes, and who lets them in, where the rule wants that.

@@ -69,14 +69,3 @@ func FuzzUpgradeLevels(f *testing.F) {
 		}
 	})
 }
-
-func FuzzAllowed(f *testing.F) {
-	for _, s := range []string{`{"allow":[{"type":"m.room_membership","room_id":"!a:x"}]}`, `{"allow":{}}`, `{"allow":[1,null,[]]}`, `x`} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		if list := allowed(jsontext.Value(s)); len(list) > maxConditions {
-			t.Fatalf("%d rooms", len(list))
-		}
-	})
-}

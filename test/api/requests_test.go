@@ -182,6 +182,10 @@ func queries(e clientapi.Entry, a aim) []string {
 		return []string{"", "?format=event"}
 	case strings.HasSuffix(p, "/publicRooms"):
 		return []string{"", "?server=" + esc(a.tenant)}
+	case strings.HasSuffix(p, "/hierarchy"):
+		return []string{"", "?suggested_only=true", "?max_depth=0", "?limit=1"}
+	case strings.Contains(p, "/room_summary/"):
+		return []string{"", "?via=" + esc(a.tenant), "?via=" + esc(a.server) + "&via=acme.example"}
 	case strings.HasSuffix(p, "/keys/changes"):
 		return []string{"?from=s0", "?from=" + esc(a.since)}
 	case strings.Contains(p, "/room_keys/keys"):

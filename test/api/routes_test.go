@@ -177,6 +177,14 @@ func (g *stageSet) request(name string) (asked, bool) {
 		if q.path, q.effect = "/publicRooms", marked; method == "POST" {
 			q.body = object{"filter": object{"generic_search_term": "mark"}}
 		}
+	case "/_matrix/client/v1/rooms/{roomId}/hierarchy":
+		id, _ := g.room(false, nil)
+		space := g.anna.CreateRoom(object{"creation_content": object{"type": "m.space"}})
+		g.anna.Must("PUT", "/rooms/"+esc(space)+"/state/m.space.child/"+esc(id), object{"via": []string{"acme.example"}})
+		q.path, q.effect = "/_matrix/client/v1/rooms/"+esc(space)+"/hierarchy", marked
+	case "/_matrix/client/v1/room_summary/{roomIdOrAlias}":
+		id, _ := g.room(false, nil)
+		q.path, q.hides = "/_matrix/client/v1/room_summary/"+esc(id), true
 	case "/user_directory/search":
 		q.path, q.body, q.effect = "/user_directory/search", object{"search_term": "markben"}, marked
 	case "/rooms/{roomId}/typing/{userId}":
