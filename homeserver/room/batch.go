@@ -22,9 +22,9 @@ type batch struct {
 	l   *live
 	// known are the events that were looked for: nil for those that are not stored. Judged ones are added.
 	known map[matrix.EventID]*storage.Event
-	// gaps are parents that stored events name and that are not stored themselves: true where one of those events is part of the head or
-	// came before it.
-	gaps map[matrix.EventID]bool
+	// gaps are events that stored ones follow and that are not stored themselves, each with an event that is part of the head or came before
+	// it and that follows the gap, perhaps by way of events that nobody sees; empty where there is no such one.
+	gaps map[matrix.EventID]matrix.EventID
 	// waiting are the redactions that came before what they redact, by target.
 	waiting map[matrix.EventID][]matrix.EventID
 	all     storage.Append
@@ -66,24 +66,38 @@ func (b *batch) load(list []*arrival) error {
 				b.known[id] = found[id]
 			}
 		}
-		children, err := tx.FindChildren(own)
-		if err != nil {
+		if err := b.findGaps(tx, own); err != nil {
 			return err
 		}
-		var all []matrix.EventID
-		for _, list := range children {
-			all = append(all, list...)
-		}
-		flags, err := tx.FindEventFlags(all)
-		if err != nil {
-			return err
-		}
-		for id, list := range children {
-			b.gaps[id] = slices.ContainsFunc(list, func(c matrix.EventID) bool { f, ok := flags[c]; return ok && !f.Hidden() })
-		}
+		var err error
 		b.waiting, err = tx.FindPendingRedactions(own)
 		return err
 	})
+}
+
+// findGaps finds out which of the events stored ones name as parents, and which of those are below the head.
+func (b *batch) findGaps(tx *storage.Tx, own []matrix.EventID) error {
+	children, err := tx.FindChildren(own)
+	if err != nil {
+		return err
+	}
+	var all []matrix.EventID
+	for _, list := range children {
+		all = append(all, list...)
+	}
+	flags, err := tx.FindEventFlags(all)
+	if err != nil {
+		return err
+	}
+	for id, list := range children {
+		b.gaps[id] = ""
+		for _, c := range list {
+			if f, ok := flags[c]; ok && !f.Hidden() {
+				b.gaps[id] = c
+			}
+		}
+	}
+	return nil
 }
 
 // find returns a stored event, or one that is on its way to the disk; nil where there is none.

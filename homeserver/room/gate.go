@@ -154,7 +154,7 @@ func (s *Service) takeTogether(ctx context.Context, l *live, tickets []*ticket) 
 
 // tryTake makes one attempt. again is true where the error says that the room has moved on meanwhile.
 func (s *Service) tryTake(ctx context.Context, l *live, list []*arrival) (again bool, err error) {
-	b := &batch{s: s, ctx: ctx, l: l, known: map[matrix.EventID]*storage.Event{}, gaps: map[matrix.EventID]bool{}}
+	b := &batch{s: s, ctx: ctx, l: l, known: map[matrix.EventID]*storage.Event{}, gaps: map[matrix.EventID]matrix.EventID{}}
 	if err := b.load(list); err != nil {
 		return false, err
 	}

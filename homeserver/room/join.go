@@ -38,7 +38,7 @@ func (j *judgement) store() (err error) {
 		a.Head.Name = string(e.ID)
 	}
 	joins := j.joins()
-	if joins {
+	if joins || !j.a.outlier && j.gaps[e.ID] != "" { // what is not seen itself still shows that its parents are no ends of the graph
 		if err := j.join(a); err != nil {
 			return err
 		}
@@ -106,11 +106,22 @@ func (j *judgement) record(a *storage.Append, joins bool) {
 		b.also = append(b.also, a.Also)
 	}
 	id, room := j.e.ID, j.l.id
-	if missing := j.missing; len(missing) > 0 {
+	seen := b.gaps[id] // an event that is seen and comes after what is missing
+	if joins || seen == "" && j.a.backfilled {
+		seen = id
+	}
+	if missing := slices.Concat(j.missing, j.beyond); len(missing) > 0 {
 		for _, p := range missing {
-			b.gaps[p] = b.gaps[p] || joins || j.a.backfilled
+			if b.gaps[p] == "" {
+				b.gaps[p] = seen
+			}
 		}
-		b.also = append(b.also, func(tx *storage.Tx) error { return tx.AddMissingParents(id, missing) })
+		b.also = append(b.also, func(tx *storage.Tx) error {
+			if err := tx.AddMissingParents(id, missing); err != nil || seen == "" || seen == id {
+				return err
+			}
+			return tx.AddMissingParents(seen, missing)
+		})
 	}
 	if _, ok := b.gaps[id]; ok && !j.a.outlier {
 		b.also = append(b.also, func(tx *storage.Tx) error { return tx.FillGap(id) })
@@ -131,7 +142,7 @@ func (j *judgement) join(a *storage.Append) error {
 		return err
 	}
 	ends := make([]matrix.EventID, 0, len(l.room.Head.Extremities)+1)
-	if !j.gaps[e.ID] { // else something that is stored has been built upon it
+	if j.gaps[e.ID] == "" { // else something that is stored has been built upon it
 		ends = append(ends, e.ID)
 	}
 	for _, id := range l.room.Head.Extremities {
@@ -190,6 +201,9 @@ func (j *judgement) replaced() (map[matrix.EventID]bool, error) {
 		p, err := j.find(id)
 		if err != nil {
 			return nil, unavailable(err)
+		}
+		if (p == nil || p.Flags&storage.Outlier != 0) && !slices.Contains(j.e.PrevEvents, id) {
+			j.beyond = append(j.beyond, id)
 		}
 		if p != nil && p.Flags&(storage.Rejected|storage.SoftFailed|storage.Withheld) != 0 {
 			todo = append(todo, p.PrevEvents...)

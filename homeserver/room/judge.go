@@ -25,6 +25,7 @@ type judgement struct {
 	auth    map[matrix.EventID]*storage.Event
 	parents []*storage.Event // those that are stored and not in l.ends
 	missing []matrix.EventID // parents that are not stored and stay so
+	beyond  []matrix.EventID // what the event follows by way of events that nobody sees, and that is not stored
 	rank    int64
 	before  statemap.Hash
 	after   statemap.Hash
