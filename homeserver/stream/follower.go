@@ -16,7 +16,7 @@ type Follower struct {
 	// Handle deals with entries up to a position. It may be given the same entries again. When it returns an error the same
 	// range comes again after a pause.
 	Handle func(ctx context.Context, entries []storage.Entry, upto int64) error
-	// SaveEvery is how long the cursor may lag behind in the database; 0 means that it is saved after every range.
+	// SaveEvery is how long the cursor may lag behind in the database, and so how much may come again after a crash; 0 means half a second.
 	SaveEvery time.Duration
 	// EveryNode is for a follower that also keeps something in memory: every node runs it, from the cursor that they share.
 	EveryNode bool
@@ -27,6 +27,7 @@ const (
 	retryFirst    = 50 * time.Millisecond
 	retryLast     = 30 * time.Second
 	retryDatabase = 500 * time.Millisecond
+	saveEvery     = 500 * time.Millisecond
 )
 
 // Follow runs a follower until ctx ends.
@@ -39,6 +40,9 @@ func (s *Stream) Follow(ctx context.Context, f Follower) error {
 
 // run runs a follower while its lease is held.
 func (s *Stream) run(ctx context.Context, f Follower, l *Lease) error {
+	if f.SaveEvery == 0 {
+		f.SaveEvery = saveEvery
+	}
 	r := runner{s: s, f: f, lease: l}
 	var pos int64
 	for {
@@ -52,11 +56,11 @@ func (s *Stream) run(ctx context.Context, f Follower, l *Lease) error {
 	}
 	r.saved, r.savedAt, r.retry = pos, time.Now(), 0
 	for {
-		if s.Wait(ctx, pos) != nil {
+		if !r.wait(ctx, pos) {
 			return r.save(pos)
 		}
 		entries, upto, err := s.Read(ctx, pos)
-		if err == nil {
+		if err == nil && upto > pos {
 			err = f.Handle(ctx, entries, upto)
 		}
 		if errors.Is(err, storage.ErrNotHeld) {
@@ -74,6 +78,7 @@ func (s *Stream) run(ctx context.Context, f Follower, l *Lease) error {
 				return err
 			} else if err != nil {
 				s.log.WithError(err).WithField("follower", f.Name).Warn("cursor not saved")
+				r.savedAt = time.Now() // for the next try
 			}
 		}
 	}
@@ -87,6 +92,16 @@ type runner struct {
 	saved   int64
 	savedAt time.Time
 	retry   time.Duration
+}
+
+// wait returns when there is something after a position or it is time to save that, false when ctx ends.
+func (r *runner) wait(ctx context.Context, pos int64) bool {
+	if pos == r.saved {
+		return r.s.Wait(ctx, pos) == nil
+	}
+	until, cancel := context.WithDeadline(ctx, r.savedAt.Add(r.f.SaveEvery))
+	defer cancel()
+	return r.s.Wait(until, pos) == nil || ctx.Err() == nil
 }
 
 // pause waits after an error, or returns false when ctx ends.
@@ -106,6 +121,7 @@ func (r *runner) pause(ctx context.Context, err error) bool {
 // save stores the cursor, also while the server stops, unless another node has taken over.
 func (r *runner) save(pos int64) error {
 	if pos == r.saved {
+		r.savedAt = time.Now()
 		return nil
 	}
 	err := r.s.db.Update(context.Background(), func(tx *storage.Tx) error {
