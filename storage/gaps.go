@@ -29,7 +29,8 @@ func (tx *Tx) AddMissingParents(child matrix.EventID, parents []matrix.EventID) 
 	return tx.bulk(`INSERT INTO missing_parents (event_id, child_id, room_num)`, []string{"TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING`, rows, nil)
 }
 
-// LoadGaps returns up to limit gaps in the graph of a room, those of the newest children first.
+// LoadGaps returns up to limit gaps in the graph of a room, those of the newest children first. What only rejected and softly failed events lead
+// to (flags 1 and 2) is no part of the room's history.
 func (tx *Tx) LoadGaps(room matrix.RoomID, limit int) ([]Gap, error) {
 	var out []Gap
 	err := tx.query(func(r *sql.Rows) error {
@@ -42,7 +43,7 @@ func (tx *Tx) LoadGaps(room matrix.RoomID, limit int) ([]Gap, error) {
 		out = append(out, g)
 		return nil
 	}, `SELECT m.event_id, m.child_id, e.pos FROM missing_parents m JOIN events e ON e.event_id = m.child_id
-		WHERE m.room_num = (SELECT room_num FROM rooms WHERE room_id = $1) ORDER BY e.pos DESC LIMIT $2`, string(room), limit)
+		WHERE m.room_num = (SELECT room_num FROM rooms WHERE room_id = $1) AND e.flags & 3 = 0 ORDER BY e.pos DESC LIMIT $2`, string(room), limit)
 	return out, err
 }
 

@@ -98,3 +98,37 @@ func TestReceive_WhatHiddenEventsFollowIsNoEnd(t *testing.T) {
 		}
 	})
 }
+
+// What only an event that failed softly leads to is no history: else whoever was banned could bring in by its parents what is refused otherwise.
+func TestBackfill_NothingBehindWhatFailedSoftly(t *testing.T) {
+	t.Parallel()
+	each(t, partner(), func(t *testing.T, k *kit) {
+		for _, version := range []string{"6", "12"} {
+			far := k.meet()
+			id := k.create(version, "public", user("anna"))
+			list, state := thread(k, id, version, "gina", "gina", "fred")
+			far.put(list[0])
+			far.state = func(matrix.EventID) ([]matrix.EventID, []matrix.EventID) { return state, nil }
+			r, err := k.rooms.Receive(k.ctx(), room.Incoming{RoomID: id, JSON: event.Federation(list[1]), StateBefore: state})
+			if err != nil || r.Flags != storage.SoftFailed {
+				t.Fatalf("version %s: %+v, %v", version, r, err)
+			}
+			if more, err := k.rooms.Backfill(k.ctx(), id, 10); more || err != nil {
+				t.Errorf("version %s: more %t, %v", version, more, err)
+			}
+			shown := func() bool {
+				return slices.ContainsFunc(k.timeline(id), func(e *storage.Event) bool { return e.ID == list[0].ID })
+			}
+			if shown() {
+				t.Errorf("version %s: the parent of an event that failed softly is shown", version)
+			}
+			// What is seen and follows it makes it history.
+			if r, err := k.receive(list[2]); err != nil || r.Flags != 0 {
+				t.Fatalf("version %s: %+v, %v", version, r, err)
+			}
+			if _, err := k.rooms.Backfill(k.ctx(), id, 10); err != nil || !shown() {
+				t.Errorf("version %s: the history is not shown, %v", version, err)
+			}
+		}
+	})
+}
