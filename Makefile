@@ -6,7 +6,7 @@
 #   make bench    benchmarks of the pure parts, then the load driver on both databases
 #   make demo     two organisations on this machine, to try with a Matrix client
 #   make run      a server with hansa.yaml
-#   make sim      servers on a network that loses and reorders, SEEDS runs in every room version; all must agree
+#   make sim      servers on a network that loses and reorders, SEEDS runs in every room version, from seed FROM on; all must agree
 #   make chaos    the server killed 100 times on each database under load, and its surroundings taken away
 #   make interop   two servers over TLS, Hansa and the Synapse of Debian sid; needs root, installs what it needs
 #   make fuzz     every fuzz target for FUZZTIME each
@@ -24,6 +24,7 @@ TESTTIME ?= 18m
 LOADTIME ?= 20
 KILLS    ?= 100
 SEEDS    ?= 1000
+FROM     ?= 0
 PKGS     ?= ./...
 
 # No C compiler is needed to build or to test.
@@ -50,8 +51,10 @@ setup:
 test: setup build
 	test/setup/postgres.sh run $(GO) test -timeout $(TESTTIME) $(PKGS)
 
+# The binary writes to the terminal itself, so that one can see how far it is.
 sim:
-	HANSA_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 10h -v -run TestConverges ./test/sim
+	$(GO) test -c -o bin/sim.test ./test/sim
+	HANSA_SIM_SEEDS=$(SEEDS) HANSA_SIM_FROM=$(FROM) HANSA_SIM_VERSION=$(VERSIONS) bin/sim.test -test.v -test.timeout 0 -test.run '^TestConverges$$'
 
 chaos: setup
 	HANSA_CHAOS_KILLS=$(KILLS) test/setup/postgres.sh run $(GO) test -count=1 -timeout 90m -v ./test/chaos

@@ -66,7 +66,7 @@ func newFleet(t testing.TB) *fleet {
 	return f
 }
 
-func must(t testing.TB, err error) {
+func must(t reporter, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +89,8 @@ type server struct {
 	rooms  *room.Service
 	// sent is up to where the log was handed to the network.
 	sent int64
+	// entries is how often it has come into the room.
+	entries int
 }
 
 func (w *world) newServer(name matrix.ServerName) *server {
@@ -100,7 +102,7 @@ func (w *world) newServer(name matrix.ServerName) *server {
 
 func (s *server) open() {
 	var err error
-	s.stream, s.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: "sqlite:" + s.path, Readers: 2, Now: s.w.clock}, Log: quiet()})
+	s.stream, s.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: "sqlite:" + s.path, Readers: 1, Now: s.w.clock}, Log: quiet()})
 	must(s.w.t, err)
 	s.forget()
 }
@@ -114,7 +116,7 @@ func (s *server) forget() {
 // log is quiet but for a simulation that is run to see what happens.
 func (w *world) log(name matrix.ServerName) *logrus.Entry {
 	e := quiet()
-	if w.loud {
+	if w.tell != nil {
 		e.Logger.SetOutput(teller{w})
 		e.Logger.SetLevel(logrus.DebugLevel)
 	}
@@ -190,6 +192,7 @@ func (l *link) StateIDs(ctx context.Context, as, from matrix.ServerName, id matr
 	if err != nil {
 		return nil, nil, err
 	}
+	l.s.w.fetched++
 	l.s.w.note("%s fetches the state before %s from %s", l.s.name, at, from)
 	return o.rooms.StateIDsFor(ctx, o.name, as, id, at)
 }

@@ -1,16 +1,18 @@
 package sim
 
 import (
-	"context"
 	"fmt"
-	"testing"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"hansa/federation"
 	"hansa/homeserver/room"
 	"hansa/matrix"
+	"hansa/storage"
 )
 
 // template is what a server answers to make_join.
@@ -24,7 +26,7 @@ type template struct {
 	AuthEvents []jsontext.Value `json:"auth_events"`
 }
 
-func prototype(t testing.TB, raw []byte) template {
+func prototype(t reporter, raw []byte) template {
 	t.Helper()
 	var p template
 	must(t, json.Unmarshal(raw, &p))
@@ -32,7 +34,7 @@ func prototype(t testing.TB, raw []byte) template {
 }
 
 // references reads IDs, or pairs of an ID and hashes.
-func references(t testing.TB, list []jsontext.Value) []matrix.EventID {
+func references(t reporter, list []jsontext.Value) []matrix.EventID {
 	t.Helper()
 	var out []matrix.EventID
 	for _, v := range list {
@@ -54,38 +56,42 @@ func (w *world) step(n int) {
 	s := w.server()
 	me, other := s.user(w.r.IntN(users)), w.anybody()
 	switch k := w.r.IntN(100); {
-	case k < 38:
+	case k < 36:
 		w.mailStep()
-	case k < 56:
+	case k < 52:
 		w.send(s, room.Draft{Sender: me, Type: "m.room.message", Content: room.Object(map[string]any{"msgtype": "m.text", "body": fmt.Sprint(n)})})
-	case k < 64:
+	case k < 60:
 		typ := []string{"m.room.topic", "m.room.name", "org.example.setting"}[w.r.IntN(3)]
 		w.send(s, room.Draft{Sender: me, Type: typ, StateKey: ptr(""), Content: room.Object(map[string]any{"value": n})})
-	case k < 76:
+	case k < 71:
 		if !w.join(s, me, w.server()) {
 			w.join(s, me, w.servers[0])
 		}
-	case k < 79:
+	case k < 74:
 		if w.in(s) {
 			w.member(s, me, me, "leave")
 		}
-	case k < 82:
+	case k < 77:
 		w.member(s, s.user(w.r.IntN(2)), other, "leave")
-	case k < 85:
+	case k < 80:
 		w.member(s, s.user(w.r.IntN(2)), other, "ban")
-	case k < 88:
+	case k < 83:
 		w.member(s, me, other, "invite")
-	case k < 91:
+	case k < 86:
 		w.levels(s, s.user(w.r.IntN(2)), other)
+	case k < 89:
+		w.joinRules(s, s.user(w.r.IntN(2)))
+	case k < 91:
+		w.knock(s, me, w.server())
 	case k < 93:
-		rule := []string{"public", "invite"}[w.r.IntN(2)]
-		w.send(s, room.Draft{Sender: s.user(w.r.IntN(2)), Type: "m.room.join_rules", StateKey: ptr(""), Content: room.Object(map[string]any{"join_rule": rule})})
+		w.redact(s, me)
 	case k < 95:
 		w.partition(s)
 	case k < 97:
 		w.heal()
 	case k < 99:
 		w.note("%s restarts", s.name)
+		w.restarts++
 		s.restart()
 	default:
 		w.note("%s forgets", s.name)
@@ -99,10 +105,14 @@ func (w *world) mailStep() {
 		return
 	}
 	i := w.r.IntN(len(w.mail))
+	if w.r.IntN(3) == 0 {
+		w.bundle(i)
+	}
 	switch w.r.IntN(12) {
 	case 0:
 		w.note("the mail of %s to %s with %v is lost", w.mail[i].from, w.mail[i].to, w.mail[i].ids)
 		w.mail = append(w.mail[:i], w.mail[i+1:]...)
+		w.lost++
 	case 1:
 		again := *w.mail[i]
 		if w.deliver(i) {
@@ -113,10 +123,25 @@ func (w *world) mailStep() {
 	}
 }
 
+// bundle puts all that waits for the same way into one transaction, as far as it may have it.
+func (w *world) bundle(i int) {
+	t := *w.mail[i] // the mail may be there twice
+	rest := append([]*transaction{}, w.mail[:i]...)
+	for _, m := range w.mail[i+1:] {
+		if m.from == t.from && m.to == t.to && len(t.pdus)+len(m.pdus) <= federation.MaxPDUs {
+			t.pdus, t.ids = slices.Concat(t.pdus, m.pdus), slices.Concat(t.ids, m.ids)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	w.mail = slices.Insert(rest, i, &t)
+}
+
 func (w *world) partition(s *server) {
 	for _, o := range w.servers {
 		if o != s && w.r.IntN(2) == 0 {
 			w.cut[[2]matrix.ServerName{s.name, o.name}], w.cut[[2]matrix.ServerName{o.name, s.name}] = true, true
+			w.cuts++
 			w.note("cut between %s and %s", s.name, o.name)
 		}
 	}
@@ -129,10 +154,54 @@ func (w *world) heal() {
 	}
 }
 
+// joinRules changes who may join.
+func (w *world) joinRules(s *server, sender matrix.UserID) {
+	v, _ := matrix.FindRoomVersion(w.version)
+	rules := []string{"public", "invite"}
+	if v.Knock {
+		rules = append(rules, "knock")
+	}
+	if v.Restricted {
+		rules = append(rules, "restricted")
+	}
+	if v.KnockRestricted {
+		rules = append(rules, "knock_restricted")
+	}
+	content := map[string]any{"join_rule": rules[w.r.IntN(len(rules))]}
+	if strings.HasSuffix(content["join_rule"].(string), "restricted") {
+		content["allow"] = []any{map[string]any{"type": "m.room_membership", "room_id": "!elsewhere:" + string(s.name)}}
+	}
+	w.send(s, room.Draft{Sender: sender, Type: "m.room.join_rules", StateKey: ptr(""), Content: room.Object(content)})
+}
+
+// redact lets a user redact something that says nothing about who may do what: redaction may not change that, and in room version 8 it did.
+func (w *world) redact(s *server, sender matrix.UserID) {
+	var page []*storage.Event
+	must(w.t, s.db.Read(w.ctx, func(tx *storage.Tx) error {
+		pos, err := tx.Position()
+		if err == nil {
+			page, err = tx.LoadPage(w.room, pos, storage.Backward, 20)
+		}
+		return err
+	}))
+	page = slices.DeleteFunc(page, func(e *storage.Event) bool {
+		return !slices.Contains([]string{"m.room.message", "m.room.topic", "m.room.name"}, e.Type)
+	})
+	if len(page) == 0 {
+		return
+	}
+	target := page[w.r.IntN(len(page))].ID
+	d := room.Draft{Sender: sender, Type: "m.room.redaction", Redacts: target}
+	if v, _ := matrix.FindRoomVersion(w.version); v.RedactsInContent {
+		d.Redacts, d.Content = "", room.Object(map[string]any{"redacts": string(target)})
+	}
+	w.send(s, d)
+}
+
 // levels changes the power of somebody.
 func (w *world) levels(s *server, sender, other matrix.UserID) {
 	var content jsontext.Value
-	err := s.rooms.Look(context.Background(), w.room, func(v room.View) {
+	err := s.rooms.Look(w.ctx, w.room, func(v room.View) {
 		if e := v.State("m.room.power_levels", ""); e != nil {
 			content = e.Content
 		}
@@ -169,17 +238,21 @@ func (w *world) levels(s *server, sender, other matrix.UserID) {
 func (w *world) settle() {
 	w.heal()
 	w.flush()
-	clear(w.said)
-	for round := range 4 {
+	for _, s := range w.servers { // who may come back does
+		for i := 0; i < users*len(w.servers) && !w.in(s); i++ {
+			w.join(s, s.user(i%users), w.servers[i/users])
+		}
+		w.flush()
+	}
+	for round := range 3 {
+		clear(w.said)
 		for _, s := range w.servers {
 			if !w.in(s) {
 				continue
 			}
 			w.now = w.now.Add(time.Second)
 			for i := range users {
-				if w.send(s, room.Draft{Sender: s.user(i), Type: "m.room.message", Content: room.Object(map[string]any{"msgtype": "m.text", "body": fmt.Sprint("last words ", round)})}) {
-					break
-				}
+				w.send(s, room.Draft{Sender: s.user(i), Type: "m.room.message", Content: room.Object(map[string]any{"msgtype": "m.text", "body": fmt.Sprint("last words ", round)})})
 			}
 			w.flush()
 		}
@@ -188,7 +261,7 @@ func (w *world) settle() {
 		for _, s := range w.servers {
 			for more := w.in(s); more; {
 				var err error
-				more, err = s.rooms.Backfill(context.Background(), w.room, 100)
+				more, err = s.rooms.Backfill(w.ctx, w.room, 100)
 				must(w.t, err)
 			}
 		}
@@ -197,6 +270,7 @@ func (w *world) settle() {
 
 func (w *world) flush() {
 	for len(w.mail) > 0 {
+		w.bundle(0)
 		w.deliver(0)
 	}
 }
