@@ -73,7 +73,7 @@ func owners() map[string]string {
 		"modernc.org/sqlite":               "storage/...",
 		"github.com/nats-io":               "homeserver/stream",
 		"github.com/spf13/cobra":           "cmd/...",
-		"go.yaml.in/yaml":                  "config policy/... cmd/...",
+		"go.yaml.in/yaml":                  "config policy/... appservices cmd/...",
 		"hansa/config":                     "homeserver cmd/... test/...",
 	}
 }

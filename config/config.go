@@ -44,6 +44,9 @@ type Config struct {
 	// Files that users upload.
 	Media Media `yaml:"media"`
 
+	// Bridges to other networks, and bots: what Matrix calls application services.
+	Appservices Appservices `yaml:"appservices"`
+
 	// Rate limits for logins, registrations, sends and the like, per user and address.
 	Limits Limits `yaml:"limits"`
 
@@ -147,6 +150,12 @@ type Media struct {
 	MaxUpload Size `yaml:"max_upload"`
 }
 
+// Appservices says where the registrations of application services are.
+type Appservices struct {
+	// The directory of their registration files (*.yaml), watched: a saved file is active at once. It need not be there.
+	Directory string `yaml:"directory"`
+}
+
 // Limits turns rate limits on and off.
 type Limits struct {
 	// Turn it off for load tests and imports only.
@@ -183,6 +192,7 @@ func defaults(dataDir string) *Config {
 		Policy:        Policy{Bundles: []string{"policy"}},
 		Federation:    Federation{DefaultPartners: []string{}},
 		Media:         Media{Path: filepath.Join(dataDir, "media"), MaxUpload: 50 << 20},
+		Appservices:   Appservices{Directory: "bridges"},
 		Limits:        Limits{Enabled: true},
 		ShutdownGrace: Duration(10 * time.Second),
 	}

@@ -39,6 +39,7 @@ func TestParse_Defaults(t *testing.T) {
 		Federation:    Federation{DefaultPartners: []string{}},
 		Media:         Media{Path: "/etc/hansa/data/media", MaxUpload: 50 << 20},
 		Limits:        Limits{Enabled: true},
+		Appservices:   Appservices{Directory: "/etc/hansa/bridges"},
 		ShutdownGrace: Duration(10 * time.Second),
 	}
 	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); d != "" {

@@ -58,6 +58,7 @@ func (c *Config) resolve(dir string) {
 	join(&c.TLS.Key)
 	join(&c.Federation.TrustedCAFile)
 	join(&c.Media.Path)
+	join(&c.Appservices.Directory)
 	for i := range c.Policy.Bundles {
 		join(&c.Policy.Bundles[i])
 	}

@@ -58,6 +58,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	maps.Copy(all, s.federationServices())
 	for name, run := range all {
+		"bridges":        s.Bridges.Run,
 		services.Go(func() error {
 			if err := run(background); err != nil && !(background.Err() != nil && errors.Is(err, context.Canceled)) {
 				s.log.WithError(err).WithField("service", name).Error("a service ended")
@@ -213,6 +214,10 @@ func (s *Server) follow(ctx context.Context, e *storage.Entry) {
 	case storage.NoticePolicy:
 		s.nodes.heard(e.Ref)
 	}
+	case storage.NoticeBridge:
+		if err := s.Bridges.Refresh(ctx); err != nil {
+			s.log.WithError(err).Error("it could not be read which bridges are suspended")
+		}
 }
 
 // keepHouse forgets what nobody needs any more.

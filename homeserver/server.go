@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
+	"hansa/appservices"
 	"hansa/config"
 	"hansa/federation/agreement"
 	"hansa/homeserver/account"
@@ -61,6 +62,7 @@ type Server struct {
 	Presence  *ephemeral.Service
 	Push      *push.Rules
 	Media     *media.Service
+	Bridges   *appservices.Service
 	API       *clientapi.API
 	Admin     *adminapi.API
 	federationParts
@@ -158,7 +160,7 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	s.Sync = clientsync.New(clientsync.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Keys: s.Keys,
 		Ephemeral: s.Presence, Push: s.Push, Forget: s.Accounts.Invalidate, Log: d.Log, Now: d.Now})
 	s.Directory = directory.New(directory.Deps{DB: s.DB, Stream: s.Stream, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, PartyOf: s.Accounts.PartyOf,
-		Remote: s.Client, Reach: s.Door.Outbound, Open: s.Sync.RoomOpen, Tenants: names, Log: d.Log, Now: d.Now})
+		Remote: s.Client, Reach: s.Door.Outbound, Open: s.Sync.RoomOpen, Ask: s.askAlias, Tenants: names, Log: d.Log, Now: d.Now})
 	receipts := ephemeral.NewReceipts(ephemeral.ReceiptDeps{DB: s.DB, Policy: s.Policy, Rooms: s.Rooms, Parties: s.Accounts, Presence: s.Presence,
 		Visible: s.Sync.Visible, Now: d.Now})
 	s.Media, err = media.New(media.Deps{DB: s.DB, Policy: s.Policy, Parties: s.Accounts, Tenants: names, Path: s.Config.Media.Path,
@@ -170,8 +172,11 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen.trusted_proxies: %w", err)
 	}
+	if err := s.buildBridges(ctx, d, names); err != nil {
+		return err
+	}
 	s.API = clientapi.New(clientapi.Deps{Proxies: proxies, DB: s.DB, Stream: s.Stream, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Sync: s.Sync,
-		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Tenants: s.apiTenants(), Several: s.nodes.several, Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
+		Members: s.Members, Directory: s.Directory, E2EE: s.Keys, Ephemeral: s.Presence, Receipts: receipts, PushRules: s.Push, Media: s.Media, Bridges: s.Bridges, Tenants: s.apiTenants(), Several: s.nodes.several, Log: d.Log, Version: d.Version, Limits: s.Config.Limits.Enabled, Now: d.Now})
 	s.buildFederation(d, receipts, proxies)
 	s.buildAdmin(d)
 	return nil
@@ -213,8 +218,9 @@ func (s *Server) buildAccounts(d Deps) (err error) {
 		tenants[t.Name] = at
 	}
 	s.Accounts, err = account.New(account.Deps{DB: s.DB, Policy: s.Policy, Remote: s.Client, Log: d.Log, Now: d.Now, Rand: rand.Reader, Hash: d.Hashing, Registerer: s.Metrics,
-		Limits: account.Limits{Enabled: s.Config.Limits.Enabled},
-		Tenant: func(name matrix.ServerName) (account.Tenant, bool) { t, ok := tenants[name]; return t, ok },
+		Limits:    account.Limits{Enabled: s.Config.Limits.Enabled},
+		Tenant:    func(name matrix.ServerName) (account.Tenant, bool) { t, ok := tenants[name]; return t, ok },
+		Exclusive: s.isReserved, Owner: s.bridgeOf, FindBridge: s.findBridge, AskUser: s.askUser,
 		IsKeyID: func(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (bool, error) {
 			return s.Keys.IsKeyID(ctx, user, device)
 		},

@@ -36,8 +36,24 @@ func parseKey(key string) (target, error) {
 	return target{address: parts[0], name: parts[1], peer: parts[2], trusted: parts[3] == "1"}, nil
 }
 
-// refuseDial keeps net/http from connecting without TLS.
-func refuseDial(context.Context, string, string) (net.Conn, error) { return nil, errNoTLS }
+// dialPlain connects without TLS, to addresses that the operator named and to no others.
+func (c *Client) dialPlain(ctx context.Context, _, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	t, err := parseKey(host)
+	if err != nil || !t.trusted {
+		return nil, errNoTLS
+	}
+	conn, err := c.dial(ctx, t)
+	if err != nil {
+		c.metrics.dials.WithLabelValues(dialResult(err)).Inc()
+		return nil, fmt.Errorf("%w: %w", ErrNotConnected, err)
+	}
+	c.metrics.dials.WithLabelValues("ok").Inc()
+	return conn, nil
+}
 
 // dialTLS connects to the target that the name stands for, and shakes hands.
 func (c *Client) dialTLS(ctx context.Context, _, address string) (net.Conn, error) {

@@ -107,7 +107,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{log: o.Log.WithField("pkg", "outbound"), now: o.Now, dns: o.DNS, roots: roots, addresses: o.Addresses, pins: pins, metrics: m, grace: bodyGrace,
 		guard: &guard{ranges: refusedRanges(), allowPrivate: o.AllowPrivate, own: ownAddresses(o.Now)}}
 	c.transport = &http.Transport{
-		DialContext:            refuseDial,
+		DialContext:            c.dialPlain,
 		DialTLSContext:         c.dialTLS,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           maxIdle,

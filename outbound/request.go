@@ -15,7 +15,7 @@ import (
 	"hansa/matrix"
 )
 
-// Request is one HTTP request over TLS.
+// Request is one HTTP request over TLS, unless it is Plain.
 type Request struct {
 	// Method is GET where it is empty.
 	Method string
@@ -37,6 +37,10 @@ type Request struct {
 	FollowRedirects bool
 	// Peer is the server that is meant, for its pins and for the address that the operator set for it.
 	Peer matrix.ServerName
+	// Trusted says that the operator named Address: it may be a private one. Never set it for what a stranger or a redirect named.
+	Trusted bool
+	// Plain sends the request without TLS. Only trusted addresses are asked so.
+	Plain bool
 	// Repeatable says that the request may be sent twice where a reused connection turns out to be dead. GET and PUT always may.
 	Repeatable bool
 }
@@ -178,7 +182,10 @@ func (c *Client) request(ctx context.Context, r Request) (*http.Request, error) 
 	if !strings.HasPrefix(r.Path, "/") || strings.HasPrefix(r.Path, "//") || r.Host == "" || r.ServerName == "" {
 		return nil, fmt.Errorf("outbound: incomplete request to %q", r.Host)
 	}
-	t := target{address: r.Address, name: strings.Trim(r.ServerName, "[]"), peer: string(r.Peer)}
+	if r.Plain && !r.Trusted || r.Trusted && r.FollowRedirects {
+		return nil, errNoTLS
+	}
+	t := target{address: r.Address, name: strings.Trim(r.ServerName, "[]"), peer: string(r.Peer), trusted: r.Trusted}
 	if set, ok := c.addresses[t.peer]; ok && set == r.Address {
 		t.trusted = true
 	}
@@ -189,7 +196,11 @@ func (c *Client) request(ctx context.Context, r Request) (*http.Request, error) 
 	if r.Body != nil {
 		body = bytes.NewReader(r.Body)
 	}
-	req, err := http.NewRequestWithContext(ctx, r.Method, "https://"+t.key()+"/", body)
+	scheme := "https"
+	if r.Plain {
+		scheme = "http"
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, scheme+"://"+t.key()+"/", body)
 	if err != nil {
 		return nil, err
 	}

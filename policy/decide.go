@@ -29,6 +29,9 @@ func (e *Engine) frame(in *Input) *frame {
 	f := e.frames.Get().(*frame)
 	f.in = *in
 	f.asGiven = in.Server
+	if f.in.Bridge == nil && in.Subject != nil {
+		f.in.Bridge = in.Subject.Bridge
+	}
 	return f
 }
 

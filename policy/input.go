@@ -46,7 +46,7 @@ type Input struct {
 	Account *Account `json:"account,omitempty"`
 	// Admin is what an admin is about to do.
 	Admin *Admin `json:"admin,omitempty"`
-	// Bridge is the application service that takes part.
+	// Bridge is the application service that the subject belongs to. The engine fills it.
 	Bridge *Bridge `json:"bridge,omitempty"`
 	// Search is what is searched for.
 	Search *Search `json:"search,omitempty"`

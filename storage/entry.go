@@ -31,6 +31,7 @@ const (
 	NoticeState     = "state"     // Ref: room ID whose current state changed by more than the event before
 	NoticePolicy    = "policy"    // Ref: revision of the rules; these, their data or an agreement changed on a node
 	NoticeWithheld  = "withheld"  // Ref: room ID of an event that policy released
+	NoticeBridge    = "bridge"    // Ref: ID of an application service that was suspended or resumed
 )
 
 // Entry is one position of the log. Which fields are set depends on Kind.

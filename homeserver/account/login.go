@@ -17,6 +17,8 @@ const (
 	StagePassword = "m.login.password"
 	StageDummy    = "m.login.dummy"
 	StageToken    = "m.login.registration_token"
+	// TypeBridge is how application services register and log in their users.
+	TypeBridge = "m.login.application_service"
 )
 
 // Identifier names a user.
@@ -59,7 +61,9 @@ type LoginFlow struct {
 }
 
 // LoginFlows lists the ways to log in, for GET /login.
-func (s *Service) LoginFlows() []LoginFlow { return []LoginFlow{{Type: StagePassword}} }
+func (s *Service) LoginFlows() []LoginFlow {
+	return []LoginFlow{{Type: StagePassword}, {Type: TypeBridge}}
+}
 
 func wrongPassword() *matrix.Error {
 	return matrix.Errorf(http.StatusForbidden, matrix.CodeForbidden, "The user name or the password is wrong.")

@@ -91,8 +91,10 @@ func (s *Service) DeleteDevices(ctx context.Context, by Caller, p Proof, devices
 	if len(devices) > 1000 {
 		return matrix.InvalidParam("At most 1000 devices can be deleted at a time.")
 	}
-	if err := s.Confirm(ctx, by, p); err != nil {
-		return err
+	if by.Bridge == nil { // spec: application-service-api#device-management
+		if err := s.Confirm(ctx, by, p); err != nil {
+			return err
+		}
 	}
 	if len(devices) == 0 {
 		return nil

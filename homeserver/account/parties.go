@@ -83,6 +83,10 @@ func (s *Service) loadParties(ctx context.Context, users []matrix.UserID, genera
 		f := stranger(id)
 		if u := known[id]; u != nil {
 			f = facts(u)
+		} else if s.Owner != nil && s.IsLocal(id.Server()) {
+			if bridge, ok := s.Owner(id); ok { // what it will be when it is registered
+				f.Kind, f.Bridge = KindGhost, bridge
+			}
 		}
 		out[id] = s.Policy.Resolve(f)
 	}
@@ -151,3 +155,13 @@ func (c *partyCache) drop(user matrix.UserID) {
 // PartyOf makes a party of an account as it is stored, whatever is in memory: for followers, which hear of a change before the
 // memory of it is gone.
 func (s *Service) PartyOf(u *storage.User) *policy.Party { return s.Policy.Resolve(facts(u)) }
+
+// ForgetParties forgets what is known of everybody: names may belong to other application services now.
+func (s *Service) ForgetParties() { s.parties.clear() }
+
+func (c *partyCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.epoch++
+	clear(c.parties)
+}

@@ -2,7 +2,6 @@ package account
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"regexp"
 	"strings"
@@ -139,8 +138,12 @@ func (s *Service) ReadProfile(ctx context.Context, by Caller, target matrix.User
 		return s.fetchProfile(ctx, by.Tenant, target, field, unknown)
 	}
 	p, err := s.LoadProfile(ctx, target)
-	var absent *matrix.Error
-	if errors.As(err, &absent) && absent.Code == matrix.CodeNotFound {
+	absent := asMatrix(err)
+	if absent != nil && absent.Code == matrix.CodeNotFound && s.AskUser != nil && by.Tenant == target.Server() && s.AskUser(ctx, by.Party, target) {
+		p, err = s.LoadProfile(ctx, target)
+		absent = asMatrix(err)
+	}
+	if absent != nil && absent.Code == matrix.CodeNotFound {
 		err = unknown
 	}
 	if err != nil || field == "" {

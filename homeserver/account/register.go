@@ -17,6 +17,8 @@ import (
 
 // RegisterRequest is the body of POST /register.
 type RegisterRequest struct {
+	// Type is TypeBridge where an application service registers one of its users; other values mean nothing.
+	Type                     string `json:"type"`
 	Username                 string `json:"username"`
 	Password                 string `json:"password"`
 	DeviceID                 string `json:"device_id"`

@@ -72,6 +72,12 @@ type Deps struct {
 
 	// Exclusive tells whether a user ID lies in the exclusive namespace of an application service. May be nil.
 	Exclusive func(matrix.UserID) bool
+	// Owner is the application service that a user without an account would belong to. May be nil.
+	Owner func(matrix.UserID) (id string, ok bool)
+	// AskUser asks an application service for a user who has no account, and tells whether it has made one. May be nil.
+	AskUser func(ctx context.Context, subject *policy.Party, user matrix.UserID) bool
+	// FindBridge returns an application service that may act. May be nil.
+	FindBridge func(id string) (*Bridge, bool)
 	// IsKeyID tells whether a device ID is the ID of a cross-signing key of the user, which no device may have. May be nil.
 	IsKeyID func(ctx context.Context, user matrix.UserID, device matrix.DeviceID) (bool, error)
 	// OnDrop is run in the transaction that removes devices, so that their keys and pushers go with them.
@@ -147,9 +153,14 @@ type Client struct {
 	// IP is the address, already freed of proxies that the operator trusts.
 	IP        netip.Addr
 	UserAgent string
+	// Appservice says that it is an application service.
+	Appservice bool
 }
 
 func (c Client) request(via string) *policy.Request {
+	if c.Appservice && via == "client" {
+		via = "appservice"
+	}
 	return &policy.Request{IP: c.ip(), UserAgent: clip(c.UserAgent, 256), Via: via}
 }
 

@@ -41,6 +41,8 @@ type Session struct {
 	Locked bool
 	// Party is the user and the device to policy.
 	Party *policy.Party
+	// Bridge is the application service that acts as the user, nil for a session of the user's own.
+	Bridge *Bridge
 
 	hash       tokenHash
 	expires    int64 // ms, 0 for never
@@ -107,6 +109,9 @@ func (s *Service) AuthenticateLocked(ctx context.Context, token string) (*Sessio
 
 // Recheck tells whether a session still stands: what waits for long asks it before it answers.
 func (s *Service) Recheck(ctx context.Context, old *Session) (*Session, error) {
+	if old.Bridge != nil {
+		return s.recheckBridge(ctx, old)
+	}
 	sess, err := s.session(ctx, old.hash)
 	if err == nil && sess.Locked {
 		return nil, errLocked()
@@ -189,6 +194,9 @@ func (s *Service) confirm(ctx context.Context, user matrix.UserID, device matrix
 
 // Seen notes that a device was used. It is written later.
 func (s *Service) Seen(sess *Session, c Client) {
+	if sess.DeviceID == "" {
+		return // an application service without a device
+	}
 	now, last := s.Now().UnixMilli(), sess.lastSeen.Load()
 	if now-last < seenEvery.Milliseconds() && now >= last || !sess.lastSeen.CompareAndSwap(last, now) {
 		return

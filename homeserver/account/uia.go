@@ -67,6 +67,9 @@ type challenge struct {
 //
 // spec: client-server-api#user-interactive-authentication-api
 func (s *Service) Confirm(ctx context.Context, by Caller, p Proof) error {
+	if by.Bridge != nil {
+		return matrix.Forbidden("An application service cannot manage accounts.")
+	}
 	_, err := s.challenge(ctx, &challenge{Proof: p, tenant: by.Tenant, user: by.UserID, client: by.Client, flows: [][]string{{StagePassword}},
 		check: func(ctx context.Context, a *auth) (string, error) {
 			if a.Identifier != nil || a.User != "" || a.Medium != "" {

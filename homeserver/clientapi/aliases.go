@@ -50,6 +50,9 @@ func (a *API) putAlias(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return matrix.InvalidParam("%.100q is not a room ID.", *body.RoomID)
 	}
+	if err := a.checkReserved(r, alias); err != nil {
+		return err
+	}
 	if err := a.Directory.PutAlias(r.Context(), r.finder(), alias, id); err != nil {
 		return err
 	}

@@ -183,6 +183,11 @@ func (f *front) authenticate(q *request) error {
 	if q.route.access == public {
 		return nil
 	}
+	if token, ok := q.bridgeToken(); ok && f.api.Bridges != nil {
+		if b, ok := f.api.Bridges.Find(q.Context(), token); ok {
+			return f.authenticateBridge(q, b)
+		}
+	}
 	token, ok := q.token()
 	if !ok {
 		if q.route.access == optional {
@@ -213,7 +218,7 @@ func (f *front) authenticate(q *request) error {
 	return nil
 }
 
-// token takes the access token from the header. Tokens in the query string are not accepted: they end up in logs.
+// token takes the access token from the header. Tokens in the query string are not accepted, those of application services aside: they end up in logs.
 func (q *request) token() (string, bool) {
 	h := q.Header.Values("Authorization")
 	if len(h) != 1 {
@@ -225,7 +230,7 @@ func (q *request) token() (string, bool) {
 
 // client describes where the request came from.
 func (q *request) client() account.Client {
-	return account.Client{IP: q.ip, UserAgent: q.UserAgent()}
+	return account.Client{IP: q.ip, UserAgent: q.UserAgent(), Appservice: q.session != nil && q.session.Bridge != nil}
 }
 
 // caller is the session and the client behind it, for the account service.
@@ -253,7 +258,11 @@ func (q *request) values() url.Values {
 // policyRequest is the part of policy input that tells of the HTTP request.
 func (q *request) policyRequest() *policy.Request {
 	c := q.client()
-	return &policy.Request{IP: c.IP.String(), UserAgent: c.UserAgent, Via: "client"}
+	via := "client"
+	if c.Appservice {
+		via = "appservice"
+	}
+	return &policy.Request{IP: c.IP.String(), UserAgent: c.UserAgent, Via: via}
 }
 
 // tenantOfHost is the tenant that a request without a token is for: that of the Host header, else the first one.

@@ -48,6 +48,9 @@ func (a *API) login(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&body); err != nil {
 		return err
 	}
+	if body.Type == account.TypeBridge {
+		return a.loginBridged(w, r, body)
+	}
 	answer, err := a.Accounts.Login(r.Context(), r.tenant, r.client(), body)
 	if err != nil {
 		return err
@@ -89,6 +92,9 @@ func (a *API) register(w http.ResponseWriter, r *request) error {
 	var body account.RegisterRequest
 	if err := r.decode(&body); err != nil {
 		return err
+	}
+	if body.Type == account.TypeBridge {
+		return a.registerBridged(w, r, body)
 	}
 	answer, err := a.Accounts.Register(r.Context(), r.tenant, r.client(), r.values().Get("kind"), body, r.proof())
 	if err != nil {
@@ -134,7 +140,11 @@ func (a *API) secretRegister(w http.ResponseWriter, r *request) error {
 
 // spec: client-server-api#get_matrixclientv3accountwhoami
 func (a *API) whoami(w http.ResponseWriter, r *request) error {
-	return writeJSON(w, http.StatusOK, map[string]any{"user_id": r.session.UserID, "device_id": r.session.DeviceID, "is_guest": false})
+	answer := map[string]any{"user_id": r.session.UserID, "is_guest": false}
+	if r.session.DeviceID != "" {
+		answer["device_id"] = r.session.DeviceID
+	}
+	return writeJSON(w, http.StatusOK, answer)
 }
 
 func (a *API) changePassword(w http.ResponseWriter, r *request) error {

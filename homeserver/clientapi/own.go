@@ -60,6 +60,9 @@ func (a *API) renameDevice(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&body); err != nil {
 		return err
 	}
+	if r.session.Bridge != nil {
+		return a.putBridgedDevice(w, r, body.DisplayName)
+	}
 	if err := a.Accounts.RenameDevice(r.Context(), r.caller(), matrix.DeviceID(r.param("deviceId")), body.DisplayName); err != nil {
 		return err
 	}

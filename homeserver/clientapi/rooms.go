@@ -31,6 +31,11 @@ func (a *API) createRoom(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&body); err != nil {
 		return err
 	}
+	if name := body.RoomAliasName; name != nil { // one that is no alias is refused below
+		if err := a.checkReserved(r, matrix.RoomAlias("#"+*name+":"+string(r.tenant))); err != nil {
+			return err
+		}
+	}
 	id, err := a.Members.Create(r.Context(), r.member(), body)
 	if err != nil {
 		return err

@@ -35,7 +35,9 @@ type Deps struct {
 	Receipts  *ephemeral.Receipts
 	PushRules *push.Rules
 	Media     *media.Service
-	Tenants   []Tenant
+	// Bridges are the application services; nil for none.
+	Bridges Bridges
+	Tenants []Tenant
 	// Proxies are the networks of the reverse proxies that tell where requests come from.
 	Proxies []netip.Prefix
 	Log     *logrus.Entry
@@ -75,7 +77,7 @@ func (a *API) routes() []route {
 		a.discoveryRoutes(), a.loginRoutes(), a.ownRoutes(), a.syncRoutes(),
 		a.roomRoutes(), a.memberRoutes(), a.stateRoutes(), a.sendRoutes(), a.aliasRoutes(), a.roomListRoutes(), a.spaceRoutes(), a.userDirectoryRoutes(),
 		a.typingRoutes(), a.receiptRoutes(), a.presenceRoutes(), a.pushRuleRoutes(), a.tagRoutes(),
-		a.keyRoutes(), a.toDeviceRoutes(), a.roomKeyRoutes(), a.mediaRoutes(),
+		a.keyRoutes(), a.toDeviceRoutes(), a.roomKeyRoutes(), a.mediaRoutes(), a.bridgeRoutes(),
 	} {
 		all = append(all, table...)
 	}

@@ -77,6 +77,9 @@ func (a *API) send(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	d.Type = typ
+	if err := r.massage(&d); err != nil {
+		return err
+	}
 	if typ == "m.room.redaction" {
 		// The target is looked for before the room is: who is not in the room must not learn what it holds.
 		if err := a.Members.RequireJoined(r.Context(), id, r.session.UserID); err != nil {
@@ -175,6 +178,9 @@ func (a *API) putState(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	d.Type, d.StateKey = typ, &key
+	if err := r.massage(&d); err != nil {
+		return err
+	}
 	if typ == "m.room.encryption" && key == "" {
 		d.Given = stayEncrypted(content)
 	}

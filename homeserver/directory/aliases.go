@@ -216,6 +216,10 @@ func (s *Service) Resolve(ctx context.Context, c Caller, alias matrix.RoomAlias)
 		return s.resolveRemote(ctx, c, alias)
 	}
 	a, err := s.loadAlias(ctx, alias)
+	var absent *matrix.Error
+	if errors.As(err, &absent) && absent.Code == matrix.CodeNotFound && s.Ask != nil && c.Subject != nil && server == c.UserID.Server() && s.Ask(ctx, c.Subject, alias) {
+		a, err = s.loadAlias(ctx, alias)
+	}
 	if err != nil {
 		return "", nil, err
 	}

@@ -30,8 +30,10 @@ type Deps struct {
 	Reach  func(ctx context.Context, as, to matrix.ServerName) error
 	// Open tells whether somebody who is in a room, or invited, may read it. Without it they may.
 	Open func(ctx context.Context, viewer *policy.Party, id matrix.RoomID) (bool, error)
-	Log  *logrus.Entry
-	Now  func() time.Time
+	// Ask asks an application service for an alias of a tenant that is not known, and tells whether it has made the room. May be nil.
+	Ask func(ctx context.Context, subject *policy.Party, alias matrix.RoomAlias) bool
+	Log *logrus.Entry
+	Now func() time.Time
 }
 
 // Service finds rooms and users. Its methods may be called from any goroutine.

@@ -95,6 +95,7 @@ func New(t testing.TB, o Options) *Server {
 	}
 	cfg.Listen = config.Listen{Client: "127.0.0.1:0"}
 	cfg.Policy.Bundles = []string{filepath.Join(shared, "policy")}
+	cfg.Appservices.Directory = filepath.Join(shared, "bridges")
 	cfg.Media.Path = filepath.Join(shared, "media")
 	cfg.Limits.Enabled = false
 	for i := range cfg.Tenants {
