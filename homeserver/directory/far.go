@@ -23,9 +23,9 @@ const (
 	maxAsks     = 60
 	maxVia      = 3
 	farAtOnce   = 8
-	// farLife is how long an answer is used, farFailure how long it counts that there was none.
-	farLife    = 5 * time.Minute
-	farFailure = time.Minute
+	// farLife is how long an answer is used. That there was none counts for farFailure, and for as long as it took to find that out a few times.
+	farLife    = 2 * time.Minute
+	farFailure = 5 * time.Second
 	// maxFar is how many rooms are kept in all.
 	maxFar = 20_000
 )
@@ -179,6 +179,7 @@ func (k *seeker) ask(ctx context.Context, server matrix.ServerName, id matrix.Ro
 func (s *Service) fetchSpace(ctx context.Context, key farKey, patience time.Duration) *farSpace {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	start, life := s.Now(), farLife
 	raw, err := s.Remote.Hierarchy(ctx, key.as, key.server, key.room, key.suggested)
 	var said *farSpace
 	if err == nil {
@@ -189,7 +190,10 @@ func (s *Service) fetchSpace(ctx context.Context, key farKey, patience time.Dura
 			return nil // it had no time
 		}
 	}
-	s.far.put(key, said, s.Now())
+	if said == nil {
+		life = farFailure + 5*s.Now().Sub(start)
+	}
+	s.far.put(key, said, s.Now().Add(life))
 	return said
 }
 
@@ -359,11 +363,8 @@ func (f *farRooms) find(key farKey, now time.Time) (said *farSpace, ok bool) {
 	return entry.said, true
 }
 
-func (f *farRooms) put(key farKey, said *farSpace, now time.Time) {
-	entry := &farEntry{key: key, said: said, until: now.Add(farLife)}
-	if said == nil {
-		entry.until = now.Add(farFailure)
-	}
+func (f *farRooms) put(key farKey, said *farSpace, until time.Time) {
+	entry := &farEntry{key: key, said: said, until: until}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e := f.kept[key]; e != nil {
