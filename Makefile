@@ -8,7 +8,7 @@
 #   make run      a server with hansa.yaml
 #   make sim      servers on a network that loses and reorders, SEEDS runs in every room version, from seed FROM on; all must agree
 #   make chaos    the server killed 100 times on each database under load, and its surroundings taken away
-#   make interop   two servers over TLS, Hansa and the Synapse of Debian sid; needs root, installs what it needs
+#   make interop   two servers over TLS, Hansa (on each database) and the Synapse of Debian sid; needs root, installs what it needs
 #   make fuzz     every fuzz target for FUZZTIME each
 
 SHELL := /bin/bash
@@ -63,7 +63,7 @@ chaos: setup
 interop: setup
 	test/interop/setup.sh
 	$(GO) vet -tags interop ./test/interop
-	$(GO) test -tags interop -count=1 -timeout 30m -v ./test/interop
+	test/setup/postgres.sh run $(GO) test -tags interop -count=1 -timeout 60m -v ./test/interop
 
 bench: bench-go bench-load
 

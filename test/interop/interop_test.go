@@ -13,11 +13,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hansa/storage/storagetest"
 )
 
-// TestInterop is all of it with one pair of servers, one part after the other.
+// TestInterop is all of it with one pair of servers after the other: Hansa on SQLite, and on PostgreSQL. HANSA_INTEROP_DATABASE chooses one.
 func TestInterop(t *testing.T) {
-	c := newCell(t)
+	only := os.Getenv("HANSA_INTEROP_DATABASE")
+	for _, database := range storagetest.Databases() {
+		if only == "" || only == database {
+			t.Run(database, func(t *testing.T) { interop(t, database) })
+		}
+	}
+}
+
+// interop is one part after the other.
+func interop(t *testing.T, database string) {
+	c := newCell(t, database)
 	here, there := c.add(hansaName, "anna"), c.add(synapseName, "bert")
 	for _, part := range []struct {
 		name string

@@ -21,6 +21,7 @@ import (
 
 	"hansa/matrix/signing"
 	"hansa/outbound/outboundtest"
+	"hansa/storage/storagetest"
 )
 
 const (
@@ -100,7 +101,7 @@ type cell struct {
 	txn     int
 }
 
-func newCell(t *testing.T) *cell {
+func newCell(t *testing.T, database string) *cell {
 	t.Helper()
 	out, err := exec.Command("./setup.sh").Output()
 	if err != nil {
@@ -109,7 +110,7 @@ func newCell(t *testing.T) *cell {
 	root := strings.TrimSpace(string(out))
 	c := &cell{t: t, dir: t.TempDir()}
 	ca := outboundtest.New(t)
-	c.startHansa(ca)
+	c.startHansa(ca, database)
 	c.startSynapse(ca, root)
 	t.Cleanup(func() {
 		c.hansa.stop()
@@ -122,7 +123,7 @@ func newCell(t *testing.T) *cell {
 			for _, p := range []*process{c.hansa, c.synapse} {
 				data, err := os.ReadFile(p.log)
 				if err == nil {
-					err = os.WriteFile(filepath.Join(keep, p.name+".log"), data, 0o600)
+					err = os.WriteFile(filepath.Join(keep, p.name+"-"+database+".log"), data, 0o600)
 				}
 				if err != nil {
 					t.Error(err)
@@ -167,7 +168,7 @@ func certificate(t *testing.T, ca *outboundtest.Authority, dir, name string) (ce
 }
 
 // startHansa makes a deployment with the commands that an operator would type, but for the part that joins it to the test's network.
-func (c *cell) startHansa(ca *outboundtest.Authority) {
+func (c *cell) startHansa(ca *outboundtest.Authority, database string) {
 	c.t.Helper()
 	if c.binary = os.Getenv("HANSA_BINARY"); c.binary == "" {
 		c.binary = filepath.Join(c.dir, "hansa")
@@ -177,7 +178,11 @@ func (c *cell) startHansa(ca *outboundtest.Authority) {
 	}
 	dir := filepath.Join(c.dir, "deployment")
 	c.config = filepath.Join(dir, "hansa.yaml")
-	c.verb("", "init", "--dir", dir, "--tenant", hansaName)
+	args := []string{"init", "--dir", dir, "--tenant", hansaName}
+	if database != "sqlite" { // which is what it is without a word
+		args = append(args, "--database", storagetest.URL(c.t, database))
+	}
+	c.verb("", args...)
 	cert, key, pair := certificate(c.t, ca, filepath.Join(dir, "tls"), hansaName)
 	text, err := os.ReadFile(c.config)
 	if err != nil {
