@@ -172,11 +172,19 @@ type authEntry struct {
 // indexAuth gives state events their places, in the given order, in which an event comes after those that it cites. What it cites and
 // that has no place is given to unknown, which may bring it about; nil leaves it out.
 func (tx *Tx) indexAuth(list []authEntry, unknown func([]matrix.EventID) error) error {
-	ids := make([]matrix.EventID, 0, 4*len(list))
-	own := make(map[matrix.EventID]bool, len(list))
+	ids := make([]matrix.EventID, 0, len(list)+16)
+	own := make(map[matrix.EventID]bool, len(list)+16) // false for those that are cited only, which many events do with the same few
 	for _, e := range list {
 		own[e.id] = true
-		ids = append(append(ids, e.id), e.auth...)
+		ids = append(ids, e.id)
+	}
+	for _, e := range list {
+		for _, id := range e.auth {
+			if _, ok := own[id]; !ok {
+				own[id] = false
+				ids = append(ids, id)
+			}
+		}
 	}
 	places, err := tx.LoadAuthPlaces(ids)
 	if err != nil {

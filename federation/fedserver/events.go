@@ -76,7 +76,7 @@ func (a *API) state(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, federation.State{PDUs: raw(state), AuthChain: raw(chain)})
+	return writeEvents(w, nil, events[[]byte]{"pdus", state}, events[[]byte]{"auth_chain", chain})
 }
 
 // spec: server-server-api#get_matrixfederationv1state_idsroomid
@@ -103,7 +103,7 @@ func (a *API) eventAuth(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, federation.EventAuth{AuthChain: raw(chain)})
+	return writeEvents(w, nil, events[[]byte]{"auth_chain", chain})
 }
 
 // spec: server-server-api#get_matrixfederationv1backfillroomid

@@ -211,13 +211,19 @@ const writeTimeout = 2 * time.Minute
 
 // writeRaw writes an answer that is JSON already.
 func writeRaw(w http.ResponseWriter, status int, b []byte) error {
+	conn := begin(w, status, len(b))
+	defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the next request starts afresh
+	_, _ = w.Write(b)                                         // when the other server went away, there is nobody to tell
+	return nil
+}
+
+// begin writes the head of an answer of so many bytes.
+func begin(w http.ResponseWriter, status, size int) *http.ResponseController {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(b)))
+	h.Set("Content-Length", strconv.Itoa(size))
 	conn := http.NewResponseController(w)
-	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))   // some connections have no deadlines
-	defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the next request starts afresh
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // some connections have no deadlines
 	w.WriteHeader(status)
-	_, _ = w.Write(b) // when the other server went away, there is nobody to tell
-	return nil
+	return conn
 }

@@ -114,7 +114,15 @@ func (a *API) sendJoin(w http.ResponseWriter, q *request) error {
 	if err := a.mayJoin(room); err != nil {
 		return err
 	}
-	return answer(w)(a.Members.SendJoin(q.Context(), q.as, q.origin, room, id, event, q.values().Get("omit_members") == "true"))
+	joined, err := a.Members.SendJoin(q.Context(), q.as, q.origin, room, id, event, q.values().Get("omit_members") == "true")
+	if err != nil {
+		return err
+	}
+	rest := map[string]any{"servers_in_room": joined.ServersInRoom, "members_omitted": joined.MembersOmitted}
+	if joined.Event != nil {
+		rest["event"] = joined.Event
+	}
+	return writeEvents(w, rest, events[jsontext.Value]{"state", joined.State}, events[jsontext.Value]{"auth_chain", joined.AuthChain})
 }
 
 // spec: server-server-api#get_matrixfederationv1make_leaveroomiduserid

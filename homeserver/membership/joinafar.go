@@ -162,8 +162,9 @@ func (j *entry) enter(ctx context.Context, to matrix.ServerName, e *event.Event,
 	if err := j.inspect(ctx, joined.ServersInRoom); err != nil {
 		return err
 	}
-	err := s.Rooms.Adopt(ctx, room.Adoption{RoomID: j.w.room, Version: e.Version.ID, As: as, Via: to, Event: event.Federation(e),
-		State: raw(joined.State), Auth: raw(joined.AuthChain)})
+	state, chain := raw(joined.State), raw(joined.AuthChain)
+	joined.State, joined.AuthChain = nil, nil // a large room is not held twice
+	err := s.Rooms.Adopt(ctx, room.Adoption{RoomID: j.w.room, Version: e.Version.ID, As: as, Via: to, Event: event.Federation(e), State: state, Auth: chain})
 	if errors.Is(err, storage.ErrUnavailable) {
 		return storage.Unavailable(err)
 	}

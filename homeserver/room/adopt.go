@@ -63,6 +63,8 @@ func (s *Service) Adopt(ctx context.Context, in Adoption) error {
 		return unfit("it has %d events.", len(in.State)+len(in.Auth))
 	}
 	a := &adoption{Adoption: in, s: s, ctx: ctx, version: v, byID: map[matrix.EventID]*storage.Event{}, state: map[event.StateKey]*storage.Event{}}
+	// What has been read is let go of; in is not looked at again.
+	a.State, a.Auth = slices.Clone(in.State), slices.Clone(in.Auth)
 	if err := a.read(); err != nil {
 		return err
 	}
@@ -102,6 +104,7 @@ func (a *adoption) read() error {
 			}
 			parsed, errs := s.parseAll(a.ctx, a.version, a.RoomID, chunk, event.ParseOptions{})
 			for k, e := range parsed {
+				chunk[k] = nil // the event holds what matters of it
 				if errs[k] != nil || e.StateKey == nil {
 					bad++
 					continue
@@ -111,7 +114,10 @@ func (a *adoption) read() error {
 			}
 		}
 	}
-	a.State, a.Auth = nil, nil // the events hold what matters of them
+	if err := a.ctx.Err(); err != nil {
+		return err
+	}
+	a.State, a.Auth = nil, nil
 	if err := a.findCreate(events); err != nil {
 		return err
 	}

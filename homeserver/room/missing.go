@@ -255,7 +255,14 @@ func (src *source) stateAt(ctx context.Context, at matrix.EventID) ([]matrix.Eve
 	if len(gone) > len(state)/10 {
 		return nil, fmt.Errorf("%w: of %d events of the state before it %d cannot be found", ErrDropped, len(state), len(gone))
 	}
-	return slices.DeleteFunc(state, func(id matrix.EventID) bool { return slices.Contains(gone, id) }), nil
+	if len(gone) == 0 {
+		return state, nil
+	}
+	absent := make(map[matrix.EventID]bool, len(gone))
+	for _, id := range gone {
+		absent[id] = true
+	}
+	return slices.DeleteFunc(state, func(id matrix.EventID) bool { return absent[id] }), nil
 }
 
 // singles fetches events one by one, and what authorises them, and stores them as outliers.

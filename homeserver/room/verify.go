@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"hansa/matrix"
 	"hansa/matrix/event"
@@ -14,6 +16,21 @@ import (
 
 // parse reads a PDU and checks its form, its room and its signatures: checks 1 to 3. It asks no database.
 func (s *Service) parse(ctx context.Context, v *matrix.RoomVersion, id matrix.RoomID, raw []byte, options event.ParseOptions) (*event.Event, error) {
+	e, err := parseForm(v, id, raw, options)
+	if err != nil {
+		return nil, err
+	}
+	find := func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		return s.publicKey(ctx, server, id, at)
+	}
+	if err := verifyWith(e, find); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// parseForm makes checks 1 and 2, and that of the room.
+func parseForm(v *matrix.RoomVersion, id matrix.RoomID, raw []byte, options event.ParseOptions) (*event.Event, error) {
 	e, err := event.ParseWith(v, raw, options)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDropped, err)
@@ -21,45 +38,119 @@ func (s *Service) parse(ctx context.Context, v *matrix.RoomVersion, id matrix.Ro
 	if e.RoomID != id {
 		return nil, fmt.Errorf("%w: it belongs to room %s", ErrDropped, e.RoomID)
 	}
-	if err := s.verify(ctx, e); err != nil {
-		return nil, err
-	}
 	return e, nil
 }
 
-// parseAll does so for many PDUs, on as many processors as there are. A result is an event or an error.
+// The bounds of finding the keys for many events.
+const (
+	// keysAtOnce is how many servers are asked for their keys at the same time, keysTimeout how long all of them are waited for.
+	keysAtOnce  = 16
+	keysTimeout = 30 * time.Second
+	// maxSigners is how many keys of one server are looked for in advance for an event.
+	maxSigners = 4
+)
+
+// parseAll does so for many PDUs, on as many processors as there are. A result is an event or an error. Every key is looked for once,
+// before the signatures are verified, so that servers that do not answer are waited for at the same time.
 func (s *Service) parseAll(ctx context.Context, v *matrix.RoomVersion, id matrix.RoomID, raw [][]byte, options event.ParseOptions) ([]*event.Event, []error) {
 	events, errs := make([]*event.Event, len(raw)), make([]error, len(raw))
-	if len(raw) == 0 {
-		return events, errs
-	}
-	workers := min(len(raw), runtime.GOMAXPROCS(0)*4) // more than processors, because some wait for the keys of a server
 	if len(raw) == 1 {
 		events[0], errs[0] = s.parse(ctx, v, id, raw[0], options)
 		return events, errs
 	}
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() {
-			for i := range next {
-				events[i], errs[i] = s.parse(ctx, v, id, raw[i], options)
+	processors := runtime.GOMAXPROCS(0)
+	spread(len(raw), processors, func(i int) {
+		if errs[i] = ctx.Err(); errs[i] == nil {
+			events[i], errs[i] = parseForm(v, id, raw[i], options)
+		}
+	})
+	none := s.findKeys(ctx, events)
+	find := func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		if none[signer{server, id}] {
+			return signing.PublicKey{}, fmt.Errorf("no key %s of %s", id, server)
+		}
+		return s.publicKey(ctx, server, id, at)
+	}
+	spread(len(raw), processors, func(i int) {
+		if errs[i] == nil {
+			if errs[i] = ctx.Err(); errs[i] == nil {
+				errs[i] = verifyWith(events[i], find)
 			}
-		})
-	}
-	for i := range raw {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
+		}
+		if errs[i] != nil {
+			events[i] = nil
+		}
+	})
 	return events, errs
 }
 
-// verify checks the signatures that the event must carry.
+// signer is a key of a server.
+type signer struct {
+	server matrix.ServerName
+	id     signing.KeyID
+}
+
+// findKeys looks for the keys that events are signed with, and returns those that cannot be had.
+func (s *Service) findKeys(ctx context.Context, events []*event.Event) map[signer]bool {
+	var wanted []signer
+	asked := map[signer]bool{}
+	for _, e := range events {
+		if e == nil {
+			continue
+		}
+		for _, server := range signing.RequiredServers(e) {
+			if _, ours := s.Keys[server]; ours {
+				continue
+			}
+			n := 0
+			for id := range signing.Signatures(e.Signatures, server) {
+				if k := (signer{server, id}); !asked[k] && id != signing.PolicyServerKeyID {
+					asked[k] = true
+					wanted = append(wanted, k)
+				}
+				if n++; n == maxSigners {
+					break
+				}
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
+	defer cancel()
+	lost := make([]bool, len(wanted))
+	spread(len(wanted), keysAtOnce, func(i int) {
+		_, err := s.publicKey(ctx, wanted[i].server, wanted[i].id, 0)
+		lost[i] = err != nil
+	})
+	none := map[signer]bool{}
+	for i, k := range wanted {
+		if lost[i] {
+			none[k] = true
+		}
+	}
+	return none
+}
+
+// spread calls fn for each number below n, so many at a time. Others get their turn after each call, so that a large room does not keep
+// everybody else waiting.
+func spread(n, workers int, fn func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, workers) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				fn(i)
+				runtime.Gosched()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// verifyWith checks the signatures that the event must carry.
 //
 // spec: rooms/v5#signing-key-validity-period
 // spec: server-server-api#validating-hashes-and-signatures-on-received-events
-func (s *Service) verify(ctx context.Context, e *event.Event) error {
+func verifyWith(e *event.Event, find func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error)) error {
 	at := e.OriginServerTS
 	if !e.Version.EnforceKeyValidity {
 		at = 0 // the period of a key does not count
@@ -70,7 +161,7 @@ func (s *Service) verify(ctx context.Context, e *event.Event) error {
 			if id == signing.PolicyServerKeyID {
 				continue
 			}
-			key, err := s.publicKey(ctx, server, id, at)
+			key, err := find(server, id, at)
 			if err != nil {
 				continue // an unknown key proves nothing
 			}
