@@ -41,6 +41,9 @@ func (w *world) compare() {
 	for _, v := range views {
 		v.check(t)
 	}
+	for _, d := range w.verdicts {
+		d.check(t, views)
+	}
 	for i, v := range views {
 		switch {
 		case !w.in(v.s):
@@ -76,7 +79,7 @@ func (v *view) check(t *truth) {
 		case refused != t.refused[id]:
 			w.t.Errorf("%s (%s of %s) is marked %b by %s; that it is allowed is %t", id, e.Type, e.Sender, e.Flags, v.s.name, !t.refused[id])
 		case e.StateRoot != t.roots[id]:
-			w.t.Errorf("the state after %s (%s of %s) is not right at %s: %s", id, e.Type, e.Sender, v.s.name, v.differ(e.StateRoot, t.after[id]))
+			w.t.Errorf("the state after %s (%s of %s) is not right at %s: %s", id, e.Type, e.Sender, v.s.name, v.differ(t, e.StateRoot, t.after[id]))
 		}
 		if t.refused[id] {
 			w.t.Errorf("%s (%s of %s) is not allowed, and an honest server has written it", id, e.Type, e.Sender)
@@ -95,8 +98,36 @@ func (v *view) check(t *truth) {
 		}
 	}
 	if want := t.join(v.head.Extremities); v.head.StateRoot != t.root(want) {
-		w.t.Errorf("the state at the head of %s is not right: %s", v.s.name, v.differ(v.head.StateRoot, want))
+		w.t.Errorf("the state at the head of %s is not right: %s", v.s.name, v.differ(t, v.head.StateRoot, want))
 	}
+}
+
+// check holds the verdict that an event fails softly, or does not, against the state that was current.
+func (d verdict) check(t *truth, views []*view) {
+	w := d.s.w
+	v := views[slices.IndexFunc(views, func(v *view) bool { return v.s == d.s })]
+	e := v.stored[d.id]
+	if e == nil || e.Flags&(storage.Rejected|storage.Outlier) != 0 {
+		return
+	}
+	w.judged++
+	err := t.check(e.Event, v.state(t, d.current))
+	if soft := e.Flags&storage.SoftFailed != 0; soft != (err != nil) {
+		w.t.Errorf("%s (%s of %s) is marked %b by %s; by the state that was current when it came: %v", e.ID, e.Type, e.Sender, e.Flags, d.s.name, err)
+	}
+}
+
+// state is a state that the server has stored.
+func (v *view) state(t *truth, root statemap.Hash) state {
+	if s, ok := t.known[root]; ok {
+		return s
+	}
+	s := state{}
+	must(v.s.w.t, v.s.db.View(v.s.w.ctx, func(tx *storage.Tx) error {
+		return statemap.Walk(tx.LoadNodes, root, func(k event.StateKey, id matrix.EventID) { s[k] = id })
+	}))
+	t.known[root] = s
+	return s
 }
 
 // redacted checks that what is shown of redactions has taken effect where nobody can doubt that it may: on what the same server has written.
@@ -121,17 +152,14 @@ func (v *view) redacted() {
 }
 
 // differ tells how a state differs from the right one.
-func (v *view) differ(root statemap.Hash, want state) (text string) {
+func (v *view) differ(t *truth, root statemap.Hash, want state) (text string) {
 	if root == (statemap.Hash{}) {
 		return "it has none"
 	}
 	tell := func(k event.StateKey, is, should matrix.EventID) {
 		text += "\n  " + k.Type + " [" + k.Key + "] is " + string(is) + ", should be " + string(should)
 	}
-	got := state{}
-	must(v.s.w.t, v.s.db.View(v.s.w.ctx, func(tx *storage.Tx) error {
-		return statemap.Walk(tx.LoadNodes, root, func(k event.StateKey, id matrix.EventID) { got[k] = id })
-	}))
+	got := v.state(t, root)
 	for k, id := range got {
 		if want[k] != id {
 			tell(k, id, want[k])

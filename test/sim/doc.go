@@ -6,11 +6,12 @@
 //
 // Every server that knows the room, in it or not, must then have the verdict on each event, the state after it and the state at its head (in
 // memory and in its tables) that truth makes of the events alone: with whole states, auth chains walked event by event, no index and nothing
-// remembered. What it shows is below its head, no end of the graph is followed there, and what users redacted of their server's is redacted. Two
-// servers that take each other for being in the room and hear each other must have the same events and the same ends.
+// remembered. What came alone failed softly just where the state that was current then does not allow it. What a server shows is below its head,
+// no end of the graph is followed there, and what users redacted of their server's is redacted. Two servers that take each other for being in the
+// room and hear each other must have the same events and the same ends.
 //
 // The specification does not promise, and nobody asks here:
-//   - which events failed softly: that depends on when a server heard of them;
+//   - that the same events failed softly everywhere: that depends on when a server heard of them;
 //   - that servers have the same events of which one takes the other for not being in the room, or finds its last words wanting: who joins where
 //     the rules have changed elsewhere is in by its own account only, and nobody talks to it any more. They are counted as apart;
 //   - that a server has the last words of one that does not talk to it: another one brings them when it speaks next;

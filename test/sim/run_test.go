@@ -17,6 +17,7 @@ import (
 
 // TestConverges is the simulation.
 func TestConverges(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // what is simulated is small
 	f := newFleet(t)
 	versions := matrix.RoomVersions()
 	if v := os.Getenv("HANSA_SIM_VERSION"); v != "" {
@@ -41,7 +42,6 @@ func TestConverges(t *testing.T) {
 				jobs = append(jobs, job{v, from + i})
 			}
 		}
-		defer debug.SetGCPercent(debug.SetGCPercent(400)) // what is simulated is small
 	}
 	p := newProgress(len(jobs), seeds > 0)
 	for o := range simulateAll(f, jobs) {
@@ -189,6 +189,8 @@ func (r *recorder) Fatal(args ...any) {
 // counts say what simulations did, so that one can see whether they were worth it.
 type counts struct {
 	events, forks, soft, fetched, restarts, cuts, lost int
+	// judged is how many verdicts on what was sent were held against the state of that moment.
+	judged int
 	// equal is how many pairs of servers had to have one view in the end, apart how many others there were, mute how many servers had
 	// nobody in the room in the end who may speak, out how many had nobody in it.
 	equal, apart, mute, out int
@@ -202,6 +204,7 @@ func (c *counts) add(o counts) {
 	c.restarts += o.restarts
 	c.cuts += o.cuts
 	c.lost += o.lost
+	c.judged += o.judged
 	c.equal += o.equal
 	c.apart += o.apart
 	c.mute += o.mute
@@ -271,9 +274,9 @@ func (p *progress) summary() string {
 	var b strings.Builder
 	for _, v := range versions {
 		c := p.counts[v]
-		fmt.Fprintf(&b, "version %2s: %d agreed, %d failed; %d events, %d forks, %d failed softly, %d states fetched, %d transactions lost, %d partitions, %d restarts; "+
+		fmt.Fprintf(&b, "version %2s: %d agreed, %d failed; %d events, %d forks, %d failed softly, %d verdicts, %d states fetched, %d transactions lost, %d partitions, %d restarts; "+
 			"%d pairs of servers equal, %d apart; %d servers mute, %d out of the room\n",
-			v, p.good[v], p.bad[v], c.events, c.forks, c.soft, c.fetched, c.lost, c.cuts, c.restarts, c.equal, c.apart, c.mute, c.out)
+			v, p.good[v], p.bad[v], c.events, c.forks, c.soft, c.judged, c.fetched, c.lost, c.cuts, c.restarts, c.equal, c.apart, c.mute, c.out)
 	}
 	return b.String()
 }

@@ -29,6 +29,7 @@ type truth struct {
 	roots   map[matrix.EventID]statemap.Hash
 	nodes   map[statemap.Hash][]byte
 	made    map[string]state // of several states, by what they are of
+	known   map[statemap.Hash]state
 	forks   int
 	err     error
 }
@@ -36,7 +37,7 @@ type truth struct {
 // truth judges all events that servers have.
 func (w *world) truth(views []*view) *truth {
 	t := &truth{w: w, events: map[matrix.EventID]*event.Event{}, ranks: map[matrix.EventID]int64{}, unfit: map[matrix.EventID]bool{}, refused: map[matrix.EventID]bool{},
-		after: map[matrix.EventID]state{}, roots: map[matrix.EventID]statemap.Hash{}, nodes: map[statemap.Hash][]byte{}, made: map[string]state{}}
+		after: map[matrix.EventID]state{}, roots: map[matrix.EventID]statemap.Hash{}, nodes: map[statemap.Hash][]byte{}, made: map[string]state{}, known: map[statemap.Hash]state{}}
 	for _, v := range views {
 		for id, e := range v.stored {
 			t.events[id] = e.Event

@@ -18,6 +18,7 @@ import (
 	"hansa/matrix/event"
 	"hansa/matrix/signing"
 	"hansa/storage"
+	"hansa/storage/statemap"
 )
 
 // world is one simulation.
@@ -27,17 +28,67 @@ type world struct {
 	fleet *fleet
 	dir   string
 	job
-	r       *rand.Rand
-	now     time.Time
-	servers []*server
-	byName  map[matrix.ServerName]*server
-	cut     map[[2]matrix.ServerName]bool
-	mail    []*transaction
-	room    matrix.RoomID
-	said    map[matrix.ServerName][]matrix.EventID // in the end
+	r        *rand.Rand
+	now      time.Time
+	servers  []*server
+	byName   map[matrix.ServerName]*server
+	cut      map[[2]matrix.ServerName]bool
+	mail     []*transaction
+	room     matrix.RoomID
+	said     map[matrix.ServerName][]matrix.EventID // in the end
+	verdicts []verdict
 	counts
 	steps []string
 	tell  func(...any) // hears the steps; nil for nobody
+}
+
+// verdict is what is known of the moment when a server judged an event that was sent to it: what state was current.
+type verdict struct {
+	s       *server
+	id      matrix.EventID
+	current statemap.Hash
+}
+
+// watch sees by what state a server judges an event that is about to come: if it is the only one, not known yet, and nothing else has to be
+// fetched for it.
+func (s *server) watch(ids []matrix.EventID) (judged func()) {
+	w := s.w
+	v := verdict{s: s, id: ids[0]}
+	err := s.rooms.Look(w.ctx, w.room, func(look room.View) { v.current = look.Head().StateRoot })
+	if err != nil || len(ids) > 1 {
+		return func() {}
+	}
+	known, pos := false, int64(0)
+	must(w.t, s.db.Read(w.ctx, func(tx *storage.Tx) error {
+		flags, err := tx.FindEventFlags(ids)
+		if f, ok := flags[v.id]; err == nil {
+			known = ok && f&storage.Outlier == 0
+			pos, err = tx.Position()
+		}
+		return err
+	}))
+	return func() {
+		if known {
+			return
+		}
+		events := 0
+		must(w.t, s.db.Read(w.ctx, func(tx *storage.Tx) error {
+			upto, err := tx.Position()
+			if err != nil {
+				return err
+			}
+			entries, err := tx.ReadLog(pos, upto)
+			for _, e := range entries {
+				if e.Kind == storage.KindEvent {
+					events++
+				}
+			}
+			return err
+		}))
+		if events == 1 {
+			w.verdicts = append(w.verdicts, v)
+		}
+	}
 }
 
 // transaction is PDUs on their way.
@@ -328,13 +379,16 @@ func (w *world) deliver(i int) bool {
 		return false
 	}
 	w.mail = slices.Delete(w.mail, i, i+1)
-	errs := w.byName[t.to].rooms.Ingest(w.ctx, t.to, t.from, w.room, t.pdus)
+	o := w.byName[t.to]
+	judged := o.watch(t.ids)
+	errs := o.rooms.Ingest(w.ctx, t.to, t.from, w.room, t.pdus)
 	for k, err := range errs {
 		if err != nil {
 			w.note("%s does not take %s of %s: %v", t.to, t.ids[k], t.from, err)
-		} else {
-			w.note("%s takes %s of %s", t.to, t.ids[k], t.from)
+			continue
 		}
+		w.note("%s takes %s of %s", t.to, t.ids[k], t.from)
+		judged()
 	}
 	w.post(w.byName[t.to])
 	return true
