@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -61,10 +62,12 @@ type txn struct {
 	raw       string
 }
 
-func newBridge(t testing.TB, id string) *bridge {
+func newBridge(t testing.TB, id string) *bridge { return newBridgeAt(t, id, "127.0.0.1:0") }
+
+// newBridgeAt listens at an address of its own, so that nobody else takes the port when the bridge goes away.
+func newBridgeAt(t testing.TB, id, address string) *bridge {
 	b := &bridge{t: t, id: id, as: id + "-" + asToken, hs: id + "-" + hsToken}
-	b.http = httptest.NewServer(http.HandlerFunc(b.serve))
-	t.Cleanup(b.http.Close)
+	b.listen(address)
 	return b
 }
 
@@ -261,4 +264,19 @@ func want(t testing.TB, what string, a hstest.Answer, status int, code string) {
 	if a.Status != status || a.Code() != code {
 		t.Errorf("%s: %d %s, want %d %s", what, a.Status, a.Raw, status, code)
 	}
+}
+
+// listen begins to listen.
+func (b *bridge) listen(address string) {
+	b.t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(b.serve))
+	_ = srv.Listener.Close() // the one that it came with
+	srv.Listener = l
+	srv.Start()
+	b.http = srv
+	b.t.Cleanup(srv.Close)
 }
