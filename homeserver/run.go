@@ -55,10 +55,10 @@ func (s *Server) Run(ctx context.Context) error {
 		"compliance":     s.follower(s.Rooms.Compliance()),
 		"policy changes": s.Rooms.WatchPolicy,
 		"profiles":       s.follower(s.Members.Follower()),
+		"bridges":        s.Bridges.Run,
 	}
 	maps.Copy(all, s.federationServices())
 	for name, run := range all {
-		"bridges":        s.Bridges.Run,
 		services.Go(func() error {
 			if err := run(background); err != nil && !(background.Err() != nil && errors.Is(err, context.Canceled)) {
 				s.log.WithError(err).WithField("service", name).Error("a service ended")
@@ -213,11 +213,11 @@ func (s *Server) follow(ctx context.Context, e *storage.Entry) {
 		s.Media.Recheck()
 	case storage.NoticePolicy:
 		s.nodes.heard(e.Ref)
-	}
 	case storage.NoticeBridge:
 		if err := s.Bridges.Refresh(ctx); err != nil {
 			s.log.WithError(err).Error("it could not be read which bridges are suspended")
 		}
+	}
 }
 
 // keepHouse forgets what nobody needs any more.
