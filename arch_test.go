@@ -58,7 +58,7 @@ func importTable() map[string]string {
 		"federation/...":          room + services + " federation/... outbound/... ",
 		"appservices/...":         room + services + " outbound/... ",
 		"homeserver":              room + services + " config homeserver/clientapi homeserver/adminapi federation/... appservices/... outbound/... ",
-		"cmd/...":                 facts + " cmd/... config homeserver homeserver/account homeserver/adminapi federation/agreement ",
+		"cmd/...":                 facts + " cmd/... config homeserver homeserver/account homeserver/adminapi federation/agreement appservices ",
 		"test/...":                " ... ",
 		"storage/storagetest/...": protocol + " storage/... ",
 	}

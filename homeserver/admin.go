@@ -20,7 +20,7 @@ func (s *Server) buildAdmin(d Deps) {
 		tenants = append(tenants, adminapi.Tenant{Name: t.Name, PublicURL: t.PublicURL, Registration: string(t.Registration),
 			KeyID: key.String(), VerifyKey: key.Public().String()})
 	}
-	s.Admin = adminapi.New(adminapi.Deps{DB: s.DB, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Agreements: s.Agreements,
+	s.Admin = adminapi.New(adminapi.Deps{DB: s.DB, Policy: s.Policy, Accounts: s.Accounts, Rooms: s.Rooms, Agreements: s.Agreements, Bridges: bridgeAdmin{s.Bridges},
 		Tenants: tenants, Version: d.Version, Log: d.Log, Now: d.Now})
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"hansa/appservices"
 	"hansa/homeserver/account"
+	"hansa/homeserver/adminapi"
 	"hansa/homeserver/clientapi"
 	"hansa/matrix"
 	"hansa/policy"
@@ -47,4 +48,17 @@ func (s *Server) askAlias(ctx context.Context, subject *policy.Party, alias matr
 
 func (s *Server) askUser(ctx context.Context, subject *policy.Party, user matrix.UserID) bool {
 	return s.Bridges != nil && s.Bridges.AskUser(ctx, subject, user)
+}
+
+// bridgeAdmin is what the admin API needs of application services.
+type bridgeAdmin struct{ *appservices.Service }
+
+// List implements adminapi.Bridges.
+func (b bridgeAdmin) List(ctx context.Context) (list []adminapi.Bridge, problem error, err error) {
+	all, problem, err := b.Service.List(ctx)
+	for _, s := range all {
+		list = append(list, adminapi.Bridge{ID: s.ID, Tenant: s.Tenant, URL: s.URL, Bot: s.Bot, File: s.File, Suspended: s.Suspended, Behind: s.Behind,
+			Unconfirmed: s.Unconfirmed, LastConfirmed: s.LastConfirmed})
+	}
+	return list, problem, err
 }

@@ -18,6 +18,9 @@ func (s *Server) registerMetrics() error {
 		counter("hansa_storage_statements_total", "Statements inside write transactions, without BEGIN and COMMIT.", func(st storage.Stats) int64 { return st.Statements }),
 		counter("hansa_storage_commits_total", "Write transactions.", func(st storage.Stats) int64 { return st.Commits }),
 		counter("hansa_storage_events_total", "Events appended.", func(st storage.Stats) int64 { return st.Events }),
+		counter("hansa_storage_failovers_total", "How often another database server, or another timeline of it, answered than before.", func(st storage.Stats) int64 { return st.Failovers }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hansa_storage_epoch", Help: "How often the database has gone back in time."},
+			func() float64 { return float64(s.DB.Seen().Mark().Epoch) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hansa_stream_position_count", Help: "The newest position of the log that this node has heard of."},
 			func() float64 { return float64(s.Stream.Position()) }),
 	} {

@@ -17,8 +17,8 @@ import (
 )
 
 // Run serves until ctx ends, then stops: first it is not ready any more and waits until load balancers know, then it takes no new requests
-// and lets those under way finish (waiting syncs end at once, without news), then the followers, at last the database. When the disk of the database fails it stops by itself: the next start reads what
-// the disk really has.
+// and lets those under way finish (waiting syncs end at once, without news), then the followers, at last the database. When the disk of the database fails, or the database has gone back in time (storage.ErrWentBack), it stops
+// by itself: the next start reads what is really there.
 func (s *Server) Run(ctx context.Context) error {
 	defer func() {
 		if err := s.DB.Close(); err != nil {
@@ -45,9 +45,12 @@ func (s *Server) Run(ctx context.Context) error {
 			case <-s.DB.Failed():
 				giveUp()
 				return storage.ErrUnavailable
+			case <-s.DB.Seen().WentBack():
+				giveUp()
+				return storage.ErrWentBack
 			}
 		},
-		"caches": s.followCaches, "housekeeping": s.keepHouse, "nodes": s.nodes.run,
+		"caches": s.followCaches, "housekeeping": s.keepHouse, "position": s.remember, "nodes": s.nodes.run,
 		"directory":      s.Directory.Run,
 		"users":          s.follower(s.Directory.Follower()),
 		"leavers":        s.follower(s.Members.Leavers()),

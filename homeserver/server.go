@@ -110,7 +110,11 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (s *Server, err error)
 	if err != nil {
 		return nil, err
 	}
-	if s.Stream, s.DB, err = stream.Open(ctx, stream.Options{Storage: storage.Options{URL: database, Log: d.Log, Now: d.Now}, NATS: nats, Log: d.Log,
+	seen, err := s.remembered()
+	if err != nil {
+		return nil, err
+	}
+	if s.Stream, s.DB, err = stream.Open(ctx, stream.Options{Storage: storage.Options{URL: database, Log: d.Log, Now: d.Now, Seen: seen}, NATS: nats, Log: d.Log,
 		Registerer: s.Metrics}); err != nil {
 		return nil, err
 	}

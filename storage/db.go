@@ -46,6 +46,8 @@ type Options struct {
 	// Readers is how many connections serve reads; 0 means 8. On PostgreSQL updates run on them, too, on half of them at most: an update
 	// may wait for what another node holds, and reads shall not wait behind it.
 	Readers int
+	// Seen is how far the log has been seen to go, by this process and the one before it; nil means that nothing is known. See lost.go.
+	Seen *Watermark
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -69,18 +71,21 @@ type DB struct {
 	closed   atomic.Bool
 	failing  sync.Once
 	failed   chan struct{} // closed by Fail
+	marks    *Watermark
 }
 
 // patience is how long a reader waits for a connection.
 const patience = 10 * time.Second
 
-type counters struct{ reads, statements, commits, events atomic.Int64 }
+type counters struct{ reads, statements, commits, events, failovers atomic.Int64 }
 
 // Stats counts what the database was asked to do since it was opened.
 type Stats struct {
 	// Reads are SELECT statements, Statements are statements inside write transactions (without BEGIN and COMMIT),
 	// Commits are write transactions, Events are events appended.
 	Reads, Statements, Commits, Events int64
+	// Failovers is how often another database server than before answered.
+	Failovers int64
 }
 
 // conn is one connection with its prepared statements. It is used by one goroutine at a time.
@@ -100,7 +105,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
-	db := &DB{opts: o, log: o.Log.WithField("pkg", "storage"), versions: map[string]*matrix.RoomVersion{},
+	if o.Seen == nil {
+		o.Seen = NewWatermark(Mark{})
+	}
+	db := &DB{opts: o, marks: o.Seen, log: o.Log.WithField("pkg", "storage"), versions: map[string]*matrix.RoomVersion{},
 		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), updates: make(chan struct{}, (o.Readers+1)/2), jobs: make(chan *job, 4096), quit: make(chan struct{}), failed: make(chan struct{}), tidying: tidying{every: 500, pages: 16000}}
 	for _, id := range matrix.RoomVersions() {
 		db.versions[id], _ = matrix.FindRoomVersion(id)
@@ -110,7 +118,15 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	if err := db.migrate(ctx); err != nil {
 		db.release()
-		return nil, fmt.Errorf("migrate the database: %w", err)
+		return nil, db.classify(fmt.Errorf("migrate the database: %w", err))
+	}
+	if err := db.checkText(ctx); err != nil {
+		_ = db.release() // the first error counts
+		return nil, db.classify(fmt.Errorf("check the database: %w", err))
+	}
+	if err := db.settle(ctx); err != nil {
+		_ = db.release() // as above
+		return nil, db.classify(fmt.Errorf("compare the database with what was seen of it: %w", err))
 	}
 	db.done.Add(1)
 	go db.write()
@@ -184,7 +200,7 @@ func (db *DB) Name() string { return db.d.name }
 
 // Stats returns the counters.
 func (db *DB) Stats() Stats {
-	return Stats{db.stats.reads.Load(), db.stats.statements.Load(), db.stats.commits.Load(), db.stats.events.Load()}
+	return Stats{db.stats.reads.Load(), db.stats.statements.Load(), db.stats.commits.Load(), db.stats.events.Load(), db.stats.failovers.Load()}
 }
 
 // connect opens and prepares a connection.
@@ -200,6 +216,7 @@ func (db *DB) connect(ctx context.Context) (*conn, error) {
 		}
 		return nil, err
 	}
+	db.checkOrigin(ctx, c)
 	out := &conn{c: c, stmts: map[string]*sql.Stmt{}}
 	if db.opts.Node != "" && db.d.nameSession != "" {
 		if _, err := c.ExecContext(ctx, db.d.nameSession, sessionName(db.opts.Node)); err != nil {
@@ -221,11 +238,16 @@ func (db *DB) Fail(err error) {
 // Failed is closed when the database was given up.
 func (db *DB) Failed() <-chan struct{} { return db.failed }
 
+// Seen is how far the log has been seen to go.
+func (db *DB) Seen() *Watermark { return db.marks }
+
 // usable is an error after Fail and Close.
 func (db *DB) usable() error {
 	select {
 	case <-db.failed:
 		return fmt.Errorf("%w: the disk failed", ErrUnavailable)
+	case <-db.marks.back:
+		return fmt.Errorf("%w: %w", ErrWentBack, ErrUnavailable)
 	default:
 	}
 	if db.closed.Load() {
@@ -329,7 +351,7 @@ func (db *DB) readOnce(ctx context.Context, snapshot bool, fn func(*Tx) error) (
 		return err
 	}
 	// A statement is never cancelled half way: a cancelled connection could hand its rows to the next user.
-	tx := &Tx{db: db, c: c, ctx: context.WithoutCancel(ctx)}
+	tx := &Tx{db: db, c: c, ctx: context.WithoutCancel(ctx), old: snapshot}
 	sound := false
 	defer func() { db.giveBack(c, sound) }()
 	if snapshot {
@@ -443,6 +465,9 @@ func guard(tx *Tx, fn func(*Tx) error) (err error) {
 }
 
 func (db *DB) publish(tx *Tx) {
+	if tx.last > 0 || tx.history > 0 {
+		db.marks.saw(tx.last, tx.history)
+	}
 	if db.opts.Publish != nil && tx.last > 0 {
 		db.opts.Publish(tx.first, tx.last, tx.entries)
 	}

@@ -31,6 +31,10 @@ type dialect struct {
 	// nameSession gives a session a name, endSessions ends the sessions of a name that are in the middle of something; both are empty
 	// where there is one process.
 	nameSession, endSessions string
+	// origin asks which server and which of its timelines answers; empty where there is one.
+	origin string
+	// foreignText asks for a column of text that is not compared byte by byte; empty where there is nothing to ask.
+	foreignText string
 	// lockMigrations is run in the migration transaction so that several starting nodes take turns.
 	lockMigrations string
 }

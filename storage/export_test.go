@@ -9,3 +9,15 @@ func Tamper(db *DB, q string) error {
 
 // Exec runs a statement inside a transaction.
 func Exec(tx *Tx, q string) error { _, err := tx.exec(q); return err }
+
+// URLOf is where a database is.
+func URLOf(db *DB) string { return db.opts.URL }
+
+// IsolationOf is the isolation level of a transaction on PostgreSQL.
+func IsolationOf(tx *Tx) string {
+	var l string
+	if err := tx.row(`SELECT current_setting('transaction_isolation')`, nil, &l); err != nil {
+		return err.Error()
+	}
+	return l
+}

@@ -18,7 +18,7 @@ var textTypeRE = regexp.MustCompile(`\bTEXT\b`)
 func postgresDialect() *dialect {
 	return &dialect{
 		name: "postgres", driver: "postgres",
-		beginRead: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", beginWrite: "BEGIN",
+		beginRead: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", beginWrite: "BEGIN ISOLATION LEVEL READ COMMITTED", // whatever the default of the server is
 		query: func(q string) string {
 			return macroRE.ReplaceAllStringFunc(q, func(m string) string {
 				p := macroRE.FindStringSubmatch(m)
@@ -33,7 +33,7 @@ func postgresDialect() *dialect {
 		setup: func(ctx context.Context, c *sql.Conn) error {
 			// Nothing waits inside a transaction. One that does belongs to a node that is paused or cut off, and holds up all others.
 			for _, s := range []string{"SET synchronous_commit = on", "SET statement_timeout = 30000", "SET lock_timeout = 20000",
-				"SET idle_in_transaction_session_timeout = 4000", "SET standard_conforming_strings = on", "SET jit = off"} {
+				"SET idle_in_transaction_session_timeout = 4000", "SET standard_conforming_strings = on", "SET jit = off", "SET default_transaction_read_only = off"} {
 				if _, err := c.ExecContext(ctx, s); err != nil {
 					return fmt.Errorf("%s: %w", s, err)
 				}
@@ -58,6 +58,11 @@ func postgresDialect() *dialect {
 		nameSession: "SELECT set_config('application_name', $1, false)",
 		endSessions: `SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1
 			AND state IS DISTINCT FROM 'idle' AND pid <> pg_backend_pid()`,
+		// The first eight digits of the name of a WAL file are the timeline.
+		origin: `SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)`,
+		foreignText: `SELECT c.relname || '.' || a.attname || ' (' || l.collname || ')' FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+			JOIN pg_collation l ON l.oid = a.attcollation WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace AND a.attnum > 0
+			AND NOT a.attisdropped AND l.collname NOT IN ('C', 'POSIX') ORDER BY 1 LIMIT 1`,
 		lockMigrations: "SELECT pg_advisory_xact_lock(4815162342)",
 	}
 }
@@ -73,7 +78,7 @@ func pgCode(err error) string {
 func isGonePostgres(err error) bool {
 	var ne net.Error
 	switch c := pgCode(err); {
-	case strings.HasPrefix(c, "08"), strings.HasPrefix(c, "57P"), c == "25P03": // the last: this node was paused in a transaction
+	case strings.HasPrefix(c, "08"), strings.HasPrefix(c, "57P"), c == "25P03", c == "25006": // the last two: this node was paused in a transaction, the server is a standby now
 		return true
 	case c != "":
 		return false

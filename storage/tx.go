@@ -14,8 +14,10 @@ type Tx struct {
 	ctx     context.Context // of the transaction; statements are never cancelled half way
 	write   bool
 	lone    bool  // begun without the position of the log
+	old     bool  // sees the database as it was when the transaction began
 	first   int64 // positions that this transaction has taken, 0 when none
 	last    int64
+	history int64 // the last number for history that this transaction has taken, 0 when none
 	entries []Entry
 	// failed is the first statement that PostgreSQL refused. It has given the transaction up then, and would take COMMIT for ROLLBACK
 	// without a word, also where the caller makes nothing of the error.
@@ -135,7 +137,7 @@ func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan 
 	return nil
 }
 
-const raiseSQL = `UPDATE log_position SET pos = pos + $1, backfill = backfill + $2 WHERE id = 1 RETURNING pos, backfill`
+const raiseSQL = `UPDATE log_position SET pos = pos + $1, backfill = backfill + $2 WHERE id = 1 RETURNING pos, backfill, epoch`
 
 // raise takes n positions of the log and m numbers for history, and returns the last of each. The counter row stays
 // locked until the transaction ends, which is what makes positions visible in order.
@@ -144,8 +146,16 @@ func (tx *Tx) raise(n, m int64) (pos, backfill int64, err error) {
 		tx.failed = errShare
 		return 0, 0, errShare
 	}
-	if err := tx.row(raiseSQL, []any{n, m}, &pos, &backfill); err != nil {
+	var epoch int64
+	seen := tx.db.marks.Mark()
+	if err := tx.row(raiseSQL, []any{n, m}, &pos, &backfill, &epoch); err != nil {
 		return 0, 0, fmt.Errorf("raise the log position: %w", err)
+	}
+	if err := tx.db.marks.compare(seen, pos-n, backfill-m, epoch); err != nil {
+		return 0, 0, tx.refused(err)
+	}
+	if m > 0 {
+		tx.history = backfill
 	}
 	if n > 0 {
 		if tx.first == 0 {
@@ -169,7 +179,11 @@ func (tx *Tx) emit(e Entry) (int64, error) {
 
 // Position returns the newest position of the log that this transaction can see.
 func (tx *Tx) Position() (int64, error) {
-	var pos int64
-	err := tx.row(`SELECT pos FROM log_position WHERE id = 1`, nil, &pos)
+	var pos, backfill, epoch int64
+	seen := tx.db.marks.Mark()
+	err := tx.row(`SELECT pos, backfill, epoch FROM log_position WHERE id = 1`, nil, &pos, &backfill, &epoch)
+	if err == nil && !tx.old {
+		err = tx.db.marks.compare(seen, pos, backfill, epoch)
+	}
 	return pos, err
 }

@@ -60,7 +60,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{Use: "hansa", Short: "A Matrix homeserver for organisations that decide who may talk to whom",
 		SilenceUsage: true, SilenceErrors: true, Version: version}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	family(root, newInit(), newServe(), newDemo(), newUser(), newTenant(), newPartner(), newPolicy(), newAudit(), newConfig(), newVersion())
+	family(root, newInit(), newServe(), newDemo(), newUser(), newTenant(), newPartner(), newBridge(), newPolicy(), newAudit(), newConfig(), newVersion())
 	return root
 }
 

@@ -56,6 +56,7 @@ type Deps struct {
 	Accounts   *account.Service
 	Rooms      *room.Service
 	Agreements *agreement.Service
+	Bridges    Bridges
 	// Tenants are the hosted domains in the order of the configuration.
 	Tenants []Tenant
 	Version string

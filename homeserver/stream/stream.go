@@ -95,7 +95,10 @@ func Open(ctx context.Context, o Options) (*Stream, *storage.DB, error) {
 		gap: make(chan struct{}, 1), hint: make(chan struct{}, 1)}
 	s.keeper = newKeeper(s, o.LeaseTime)
 	o.Storage.Node = s.node
-	s.keeping = storage.Options{URL: o.Storage.URL, Log: o.Log, Now: o.Storage.Now, Readers: 3, Node: s.node}
+	if o.Storage.Seen == nil {
+		o.Storage.Seen = storage.NewWatermark(storage.Mark{})
+	}
+	s.keeping = storage.Options{URL: o.Storage.URL, Log: o.Log, Now: o.Storage.Now, Readers: 3, Node: s.node, Seen: o.Storage.Seen}
 	o.Storage.Publish = s.publish
 	if o.Storage.Log == nil {
 		o.Storage.Log = o.Log

@@ -99,8 +99,8 @@ func TestR345_NobodyMayChangeThePast(t *testing.T) {
 	t.Parallel()
 	each(t, hstest.Options{Policy: partnerPolicy("")}, func(t *testing.T, s *hstest.Server) {
 		anna, gus := s.User("anna"), s.User("@gus:globex.example")
-		room := anna.CreateRoom(object{"room_version": "11", "power_level_content_override": object{"users": object{string(anna.ID): 100}, "invite": 0,
-			"events": object{"m.room.history_visibility": 101}}})
+		room := anna.CreateRoom(object{"room_version": "11"})
+		anna.Must("PUT", at(room)+"/state/m.room.power_levels", object{"users": object{string(anna.ID): 60}, "events": object{"m.room.history_visibility": 100}})
 		a := anna.Try("POST", at(room)+"/invite", object{"user_id": gus.ID})
 		if a.Status != 403 || !strings.Contains(string(a.Raw), "past") {
 			t.Errorf("invitation: %d %s", a.Status, a.Raw)

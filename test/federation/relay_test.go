@@ -236,6 +236,8 @@ func TestR335_R337_R350_HistoryOfAStranger(t *testing.T) {
 	relays(t, func(t *testing.T, f *hstest.Federation) {
 		one := f.Servers[0]
 		partner(t, one, "approve", "two.example")
+		f.Servers[1].WritePolicy("two.example/rooms.yaml", "rooms: {partner_history: [shared, invited, joined]}\n")
+		f.Servers[1].ReloadPolicy()
 		anna, bob, carl := one.User("anna"), f.Servers[1].User("bob"), f.Servers[2].User("carl")
 		room := bob.CreateRoom(object{"preset": "public_chat", "power_level_content_override": object{"state_default": 0}})
 		bob.Send(room, "before the stranger")

@@ -7,12 +7,14 @@
 #   test/setup/postgres.sh stop  [--dir D]     stops it and removes its data
 #   test/setup/postgres.sh url   [--dir D]     prints the URL of the running one
 #   test/setup/postgres.sh crash [--dir D]     stops it at once, as a crash would, and starts it again on the same port
+#   test/setup/postgres.sh clone [--dir D]     makes a copy of it as it is now, which hears of nothing that comes later
+#   test/setup/postgres.sh failover [--dir D]  stops it at once and promotes the copy in its place: a standby that lagged behind
 #   test/setup/postgres.sh run COMMAND ...     starts a new one, runs COMMAND with HANSA_TEST_POSTGRES=URL, stops it
 #
 # The database that the URL names exists and is empty; its user is superuser and may create others.
 set -euo pipefail
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 fail() { echo "postgres.sh: $*" >&2; exit 1; }
 
 verb=${1:-}
@@ -113,6 +115,29 @@ crash() {
 	as_user "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -o "-p $port" -w -t 60 start >/dev/null || fail "it does not start; see $dir/log"
 }
 
+clone() {
+	running || fail "none runs in $dir"
+	port=$(sed -n 4p "$dir/data/postmaster.pid")
+	rm -rf -- "$dir/copy"
+	mkdir "$dir/copy"
+	chmod 700 "$dir/copy"
+	[ "$(id -u)" != 0 ] || chown "$user" "$dir/copy"
+	PGPASSWORD=$(cat "$dir/password") as_user "$bin/pg_basebackup" -h 127.0.0.1 -p "$port" -U hansa -D "$dir/copy" -X stream -c fast ||
+		fail "no copy can be made"
+}
+
+failover() {
+	running || fail "none runs in $dir"
+	[ -d "$dir/copy" ] || fail "there is no copy"
+	port=$(sed -n 4p "$dir/data/postmaster.pid")
+	as_user "$bin/pg_ctl" -D "$dir/data" -m immediate -w -t 30 stop >/dev/null || fail "it does not stop; see $dir/log"
+	rm -rf -- "$dir/data"
+	mv "$dir/copy" "$dir/data"
+	as_user touch "$dir/data/standby.signal"
+	as_user "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -o "-p $port" -w -t 60 start >/dev/null || fail "the copy does not start; see $dir/log"
+	as_user "$bin/pg_ctl" -D "$dir/data" -w -t 60 promote >/dev/null || fail "the copy is not promoted; see $dir/log"
+}
+
 locked() { # two callers of one folder wait for each other
 	exec 9>"$dir.lock"
 	flock 9
@@ -125,6 +150,8 @@ case "$verb" in
 	start) locked start; cat "$dir/url" ;;
 	stop) locked stop ;;
 	crash) crash ;;
+	clone) clone ;;
+	failover) failover ;;
 	url) running || fail "none runs in $dir"; cat "$dir/url" ;;
 	run)
 		[ $# -gt 0 ] || usage

@@ -1,0 +1,60 @@
+package homeserver
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"hansa/storage"
+)
+
+// positionFile is where a node writes down how far it has seen the log go; see storage.Watermark.
+const positionFile = "position"
+
+// rememberEvery is how often it does so.
+const rememberEvery = time.Second
+
+// remembered is how far the node had seen the log go when it last ran.
+func (s *Server) remembered() (*storage.Watermark, error) {
+	m, err := storage.ReadMark(filepath.Join(s.Config.DataDir, positionFile))
+	return storage.NewWatermark(m), err
+}
+
+// remember writes it down while the server runs, and once more when it ends. When the database has gone back in time the server ends:
+// everything that it has in memory may be of a past that has not been. The next start mends the database.
+func (s *Server) remember(ctx context.Context) error {
+	file := filepath.Join(s.Config.DataDir, positionFile)
+	seen := s.DB.Seen()
+	var written storage.Mark
+	write := func() {
+		m := seen.Mark()
+		if m == written {
+			return
+		}
+		if err := storage.WriteMark(file, m); err != nil {
+			s.log.WithError(err).Error("the position of the log could not be written down; a database that goes back in time would not be noticed after a restart")
+			return
+		}
+		written = m
+	}
+	defer write()
+	t := time.NewTicker(rememberEvery)
+	defer t.Stop()
+	for {
+		write()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-seen.WentBack():
+			return storage.ErrWentBack
+		case <-t.C:
+		}
+	}
+}
+
+// WentBack tells whether Run has ended with an error that a new Server mends: the database had gone back in time.
+func WentBack(err error) bool { return errors.Is(err, storage.ErrWentBack) }
+
+// Unavailable tells whether New has failed because the database did not answer.
+func Unavailable(err error) bool { return errors.Is(err, storage.ErrUnavailable) }

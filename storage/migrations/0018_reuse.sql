@@ -1,0 +1,13 @@
+ALTER TABLE log_position ADD COLUMN epoch BIGINT NOT NULL DEFAULT 0;
+
+CREATE TABLE lost_ranges (
+	epoch BIGINT PRIMARY KEY,
+	first_pos BIGINT NOT NULL,
+	last_pos BIGINT NOT NULL,
+	found_ts BIGINT NOT NULL
+);
+
+CREATE TABLE retired_tenants (
+	tenant TEXT NOT NULL PRIMARY KEY,
+	retired_ts BIGINT NOT NULL
+) WITHOUT ROWID;
