@@ -6,8 +6,3 @@ CREATE TABLE lost_ranges (
 	last_pos BIGINT NOT NULL,
 	found_ts BIGINT NOT NULL
 );
-
-CREATE TABLE retired_tenants (
-	tenant TEXT NOT NULL PRIMARY KEY,
-	retired_ts BIGINT NOT NULL
-) WITHOUT ROWID;
