@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"math"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -39,3 +42,45 @@ func memoryCeiling(read func(string) ([]byte, error)) int64 {
 	}
 	return 0
 }
+
+const (
+	// calmLook is how often it is looked whether memory can be given back, calmBytes how much is allocated in that time at most while the
+	// server has little to do, wasteBytes what is worth the work.
+	calmLook   = 10 * time.Second
+	calmBytes  = 32 << 20
+	wasteBytes = 12 << 20
+)
+
+// returnMemory gives the system back what a burst of requests has left, when it is over: the collector alone keeps it for the next one.
+func returnMemory(ctx context.Context) {
+	tick := time.NewTicker(calmLook)
+	defer tick.Stop()
+	before, calm := readMemory(), false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := readMemory()
+		was := calm
+		if calm = now.allocated-before.allocated < calmBytes; calm && (!was || now.waste() > wasteBytes) {
+			debug.FreeOSMemory()
+		}
+		before = now
+	}
+}
+
+// memoryUse is what the runtime tells of the heap, in bytes: allocated since the start, in objects, in those that the last collection has
+// left, and in what is neither used nor given back.
+type memoryUse struct{ allocated, objects, live, free uint64 }
+
+func readMemory() memoryUse {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}}
+	metrics.Read(s)
+	return memoryUse{s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64(), s[3].Value.Uint64()}
+}
+
+// waste is what is free, and what the next collection will find of what was made since the last one.
+func (m memoryUse) waste() uint64 { return m.objects - min(m.live, m.objects) + m.free }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"runtime"
+	"runtime/debug"
 	"testing"
 )
 
@@ -30,5 +32,27 @@ func TestO499_MemoryCeiling(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: %d, want %d", what, got, c.want)
 		}
+	}
+}
+
+// What a burst leaves shows as waste, and can be given back.
+func TestReadMemory(t *testing.T) {
+	before := readMemory()
+	kept := make([][]byte, 0, 64)
+	for range cap(kept) {
+		kept = append(kept, make([]byte, 1<<20))
+	}
+	if busy := readMemory(); busy.allocated-before.allocated < calmBytes {
+		t.Errorf("64 MiB make no burst: %+v, %+v", before, busy)
+	}
+	runtime.KeepAlive(kept)
+	kept = nil
+	runtime.GC()
+	if now := readMemory(); now.waste() < wasteBytes {
+		t.Errorf("64 MiB of garbage are no waste: %+v", now)
+	}
+	debug.FreeOSMemory()
+	if now := readMemory(); now.waste() > wasteBytes {
+		t.Errorf("there is waste right after it was given back: %+v", now)
 	}
 }
