@@ -52,7 +52,7 @@ const (
 )
 
 type entry struct {
-	key   Hash
+	key   Hash // see keyed; decode leaves it out, because reading does not need it
 	typ   string
 	skey  string
 	event matrix.EventID
@@ -112,12 +112,14 @@ func appendString(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-func takeString(b []byte) (string, []byte, bool) {
+// takeString cuts a string off the rest of b. whole is all of b as it was, as a string, which the result shares.
+func takeString(b []byte, whole string) (string, []byte, bool) {
 	n, w := binary.Uvarint(b)
 	if w <= 0 || n > uint64(len(b)-w) {
 		return "", nil, false
 	}
-	return string(b[w : w+int(n)]), b[w+int(n):], true
+	from := len(whole) - len(b) + w
+	return whole[from : from+int(n)], b[w+int(n):], true
 }
 
 func decode(b []byte) (*node, error) {
@@ -126,21 +128,20 @@ func decode(b []byte) (*node, error) {
 	}
 	switch tag, b := b[0], b[1:]; tag {
 	case tagLeaf:
-		n := &node{}
+		n, whole := &node{leaf: make([]entry, 0, leafMax)}, string(b)
 		for len(b) > 0 {
 			var e entry
 			var id string
 			var ok1, ok2, ok3 bool
-			if e.typ, b, ok1 = takeString(b); ok1 {
-				if e.skey, b, ok2 = takeString(b); ok2 {
-					id, b, ok3 = takeString(b)
+			if e.typ, b, ok1 = takeString(b, whole); ok1 {
+				if e.skey, b, ok2 = takeString(b, whole); ok2 {
+					id, b, ok3 = takeString(b, whole)
 				}
 			}
 			if !ok3 {
 				return nil, ErrCorrupt
 			}
 			e.event = matrix.EventID(id)
-			e.key = keyHash(event.StateKey{Type: e.typ, Key: e.skey})
 			n.leaf = append(n.leaf, e)
 		}
 		return n, nil
@@ -184,8 +185,55 @@ func load(ld Loader, h Hash) (*node, error) {
 
 // Get returns the event at key, or "" when the map has none.
 func Get(ld Loader, root Hash, key event.StateKey) (matrix.EventID, error) {
-	m, err := GetMany(ld, root, []event.StateKey{key})
-	return m[key], err
+	h := keyHash(key)
+	for level := 0; root != (Hash{}); level++ {
+		data, err := ld([]Hash{root})
+		if err != nil {
+			return "", err
+		}
+		d, ok := data[root]
+		if !ok {
+			return "", fmt.Errorf("%w: node %x is missing", ErrCorrupt, root[:8])
+		}
+		id, below, err := lookIn(d, &key, &h, level)
+		if err != nil || id != "" {
+			return id, err
+		}
+		root = below
+	}
+	return "", nil
+}
+
+// lookIn looks for a key in the data of a node, without taking the node apart. It returns what stands there, or the node below that may have it.
+func lookIn(d []byte, k *event.StateKey, h *Hash, level int) (id matrix.EventID, below Hash, err error) {
+	if len(d) > 5 && d[0] == tagBranch {
+		n := node{bitmap: binary.BigEndian.Uint32(d[1:])}
+		d = d[5:]
+		if len(d) != 32*bits.OnesCount32(n.bitmap) {
+			return "", Hash{}, ErrCorrupt
+		}
+		if i, ok := n.child(slot(h, level)); ok {
+			copy(below[:], d[32*i:])
+		}
+		return "", below, nil
+	}
+	if len(d) == 0 || d[0] != tagLeaf {
+		return "", Hash{}, ErrCorrupt
+	}
+	for d = d[1:]; len(d) > 0; {
+		var part [3][]byte
+		for i := range part {
+			n, w := binary.Uvarint(d)
+			if w <= 0 || n > uint64(len(d)-w) {
+				return "", Hash{}, ErrCorrupt
+			}
+			part[i], d = d[w:w+int(n)], d[w+int(n):]
+		}
+		if string(part[0]) == k.Type && string(part[1]) == k.Key {
+			return matrix.EventID(part[2]), Hash{}, nil
+		}
+	}
+	return "", Hash{}, nil
 }
 
 // GetMany looks several keys up, level by level, with one call of the loader per level.
@@ -217,19 +265,15 @@ func GetMany(ld Loader, root Hash, keys []event.StateKey) (map[event.StateKey]ma
 			if !ok {
 				return nil, fmt.Errorf("%w: node %x is missing", ErrCorrupt, h[:8])
 			}
-			n, err := decode(d)
-			if err != nil {
-				return nil, err
-			}
 			for _, w := range ws {
-				if n.children == nil {
-					for i := range n.leaf {
-						if e := &n.leaf[i]; e.typ == w.key.Type && e.skey == w.key.Key {
-							out[w.key] = e.event
-						}
-					}
-				} else if i, ok := n.child(slot(&w.h, level)); ok {
-					next[n.children[i]] = append(next[n.children[i]], w)
+				id, below, err := lookIn(d, &w.key, &w.h, level)
+				switch {
+				case err != nil:
+					return nil, err
+				case id != "":
+					out[w.key] = id
+				case below != Hash{}:
+					next[below] = append(next[below], w)
 				}
 			}
 		}
@@ -303,7 +347,7 @@ func (w *writer) put(h Hash, level int, changes []entry) (Hash, error) {
 		return Hash{}, err
 	}
 	if n.children == nil {
-		return w.build(mergeLeaf(n.leaf, changes), level), nil
+		return w.build(mergeLeaf(keyed(n.leaf), changes), level), nil
 	}
 	groups := map[uint][]entry{}
 	for _, c := range changes {
@@ -356,7 +400,7 @@ func (w *writer) collapse(n *node, level int, changes []entry) (Hash, error) {
 
 func (w *writer) collect(n *node, limit int) ([]entry, error) {
 	if n.children == nil {
-		return n.leaf, nil
+		return keyed(n.leaf), nil
 	}
 	if len(n.children) > limit {
 		return make([]entry, limit), nil
@@ -382,6 +426,14 @@ func (w *writer) collect(n *node, limit int) ([]entry, error) {
 		}
 	}
 	return all, nil
+}
+
+// keyed works out the keys of entries that were read.
+func keyed(leaf []entry) []entry {
+	for i := range leaf {
+		leaf[i].key = keyHash(event.StateKey{Type: leaf[i].typ, Key: leaf[i].skey})
+	}
+	return leaf
 }
 
 func mergeLeaf(old, changes []entry) []entry {

@@ -124,3 +124,22 @@ func collectLeaf(n *node, into map[event.StateKey]matrix.EventID) {
 		into[event.StateKey{Type: n.leaf[i].typ, Key: n.leaf[i].skey}] = n.leaf[i].event
 	}
 }
+
+// Small tells whether a map is a single leaf, or a branch with a few leaves below it: then all of it costs hardly more than one entry.
+func Small(ld Loader, root Hash) (bool, error) {
+	const most = 12 // leaves
+	n, err := load(ld, root)
+	if err != nil || n.children == nil {
+		return err == nil, err
+	}
+	if len(n.children) > most {
+		return false, nil
+	}
+	data, err := ld(n.children)
+	for _, h := range n.children {
+		if d := data[h]; len(d) == 0 || d[0] != tagLeaf {
+			return false, err
+		}
+	}
+	return err == nil, err
+}
