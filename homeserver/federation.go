@@ -97,7 +97,7 @@ func (s *Server) buildFederation(d Deps, receipts *ephemeral.Receipts, proxies [
 		federation.EDUPresence:   s.Presence.ReceivePresence,
 		federation.EDUReceipt:    receipts.Receive,
 	}
-	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Ingest, Outside: s.Members.ReceiveOutside, EDUs: edus, Members: s.Members,
+	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Admit, Outside: s.Members.ReceiveOutside, EDUs: edus, Members: s.Members,
 		Devices: s.Keys, Directory: s.Directory, Profiles: s.Accounts, Media: s.Media, Heard: s.Outbox.Hear,
 		Address: func(r *http.Request) netip.Addr { return clientapi.AddressOf(r, proxies) },
 		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})

@@ -45,7 +45,7 @@ type Deps struct {
 	Door  Door
 	Keys  Keys
 	// Ingest takes in events of one room and says of each what became of it.
-	Ingest func(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdus [][]byte) []error
+	Ingest func(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdus [][]byte) []room.Admitted
 	// Outside takes in an event of a room that this deployment is not in: that an invitation is over.
 	Outside func(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdu []byte) error
 	// Members lets people in and out.
@@ -122,7 +122,7 @@ func New(d Deps) *API {
 	d.Log = d.Log.WithField("pkg", "fedserver")
 	return &API{Deps: d, txns: newTransactions(maxTransactions), gate: newGate(totalActive, originActive, originQueue),
 		bodies: newBudget(bodiesTotal, bodiesPerAddress), origins: ratelimit.New(originBurst, originEvery, d.Now), joins: ratelimit.New(joinBurst, joinEvery, d.Now),
-		wrong: ratelimit.New(wrongBurst, wrongEvery, d.Now), metrics: newMetrics(d.Registerer), working: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
+		wrong: ratelimit.New(wrongBurst, wrongEvery, d.Now), metrics: newMetrics(d.Registerer), working: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 }
 
 // tenantOfHost is the tenant that a request without a signature is for: that of the Host header, else the first one.

@@ -87,7 +87,11 @@ func (a *API) verify(q *request, x signing.XMatrix, content []byte) error {
 			a.Log.WithFields(logrus.Fields{"request_id": q.id, "origin": x.Origin, "err": err}).Debug("no key for a request")
 			continue
 		}
-		if key.Verify(object, s.Signature) {
+		good, err := a.check(ctx, key, object, s.Signature)
+		if err != nil {
+			return err
+		}
+		if good {
 			return nil
 		}
 	}
@@ -106,6 +110,17 @@ func (a *API) signedObject(q *request, x signing.XMatrix, content []byte) ([]byt
 	}
 	defer func() { <-a.working }()
 	return signing.RequestJSON(q.Method, q.RequestURI, x.Origin, q.as, content)
+}
+
+// check verifies a signature, in a place as signedObject has one.
+func (a *API) check(ctx context.Context, key signing.PublicKey, object, signature []byte) (bool, error) {
+	select {
+	case a.working <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-a.working }()
+	return key.Verify(object, signature), nil
 }
 
 // clip shortens what is repeated in an error.

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/federation"
+	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/matrix/signing"
 	"hansa/storage/storagetest"
@@ -54,7 +55,7 @@ func newKit(t testing.TB) *kit {
 	}
 	k := &kit{key: key}
 	k.API = New(Deps{Door: k, Keys: k, Members: noMembers{}, Devices: noDevices{}, Directory: noDirectory{}, Profiles: noProfiles{}, Media: noMedia{},
-		Ingest: func(context.Context, matrix.ServerName, matrix.ServerName, matrix.RoomID, [][]byte) []error {
+		Ingest: func(context.Context, matrix.ServerName, matrix.ServerName, matrix.RoomID, [][]byte) []room.Admitted {
 			return nil
 		},
 		Tenants: []Tenant{{Name: us, Host: "matrix.acme.example", Delegate: "matrix.acme.example:443"}, {Name: "globex.example"}}, Log: storagetest.Quiet()})

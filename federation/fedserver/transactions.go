@@ -150,11 +150,14 @@ func (t *transaction) room(id matrix.RoomID, pdus [][]byte) {
 		}
 		return
 	}
-	for i, err := range t.a.Ingest(t.ctx, t.as, t.origin, id, pdus) {
-		if me := (*matrix.Error)(nil); errors.As(err, &me) && me.Status == http.StatusNotFound {
-			err = t.outside(id, pdus[i]) // nobody of ours is in the room any more
+	for i, r := range t.a.Ingest(t.ctx, t.as, t.origin, id, pdus) {
+		if me := (*matrix.Error)(nil); errors.As(r.Err, &me) && me.Status == http.StatusNotFound {
+			r.Err = t.outside(id, pdus[i]) // nobody of ours is in the room any more
 		}
-		t.finish(t.guess(version, pdus[i]), id, err)
+		if r.EventID == "" {
+			r.EventID = t.guess(version, pdus[i])
+		}
+		t.finish(r.EventID, id, r.Err)
 	}
 }
 

@@ -35,66 +35,63 @@ type batch struct {
 	stale bool
 }
 
-// load reads with two queries what most judgements need.
+// next is the batch for what comes after this one in the same take.
+func (b *batch) next() *batch {
+	return &batch{s: b.s, ctx: b.ctx, l: b.l, known: b.known, gaps: b.gaps, waiting: b.waiting}
+}
+
+// load reads what most judgements need, together with other rooms.
 func (b *batch) load(list []*arrival) error {
-	own := make([]matrix.EventID, len(list))
+	q := &lookup{own: make([]matrix.EventID, len(list))}
 	within := make(map[matrix.EventID]bool, len(list))
 	for i, a := range list {
-		own[i] = a.e.ID
+		q.own[i] = a.e.ID
 		within[a.e.ID] = true
 	}
-	want := slices.Clone(own)
 	b.l.mu.Lock()
 	for _, a := range list {
 		if !b.l.citesCurrent(a.e) {
-			want = append(want, a.e.AuthEvents...)
+			for _, id := range a.e.AuthEvents {
+				if !within[id] && b.l.flying[id] == nil {
+					q.others = append(q.others, id)
+				}
+			}
 		}
 		for _, id := range a.e.PrevEvents {
 			if _, ok := b.l.ends[id]; !ok && !within[id] && !a.outlier {
-				want = append(want, id)
+				q.others = append(q.others, id)
 			}
 		}
 	}
 	b.l.mu.Unlock()
-	return b.s.DB.Read(b.ctx, func(tx *storage.Tx) error {
-		for chunk := range slices.Chunk(want, 1000) {
-			found, err := tx.LoadEvents(chunk)
-			if err != nil {
-				return err
-			}
-			for _, id := range chunk {
-				b.known[id] = found[id]
-			}
+	q.others = slices.DeleteFunc(q.others, func(id matrix.EventID) bool {
+		e, ok := b.s.graph.events.find(id)
+		if ok {
+			b.known[id] = e
 		}
-		if err := b.findGaps(tx, own); err != nil {
-			return err
-		}
-		var err error
-		b.waiting, err = tx.FindPendingRedactions(own)
-		return err
+		return ok
 	})
-}
-
-// findGaps finds out which of the events stored ones name as parents, and which of those are below the head.
-func (b *batch) findGaps(tx *storage.Tx, own []matrix.EventID) error {
-	children, err := tx.FindChildren(own)
-	if err != nil {
+	if err := b.s.lookups.do(b.ctx, b.s.DB, q); err != nil {
 		return err
 	}
-	var all []matrix.EventID
-	for _, list := range children {
-		all = append(all, list...)
-	}
-	flags, err := tx.FindEventFlags(all)
-	if err != nil {
-		return err
-	}
-	for id, list := range children {
-		b.gaps[id] = ""
-		for _, c := range list {
-			if f, ok := flags[c]; ok && !f.Hidden() {
-				b.gaps[id] = c
+	for _, ids := range [...][]matrix.EventID{q.own, q.others} {
+		for _, id := range ids {
+			if b.known[id] = q.found[id]; b.known[id] != nil {
+				b.s.graph.event(b.known[id])
 			}
+		}
+	}
+	for _, id := range q.own {
+		if list := q.children[id]; len(list) > 0 {
+			b.gaps[id] = ""
+			for _, c := range list {
+				if f, ok := q.flags[c]; ok && !f.Hidden() {
+					b.gaps[id] = c
+				}
+			}
+		}
+		if list := q.redactions[id]; len(list) > 0 {
+			b.waiting[id] = slices.Clone(list)
 		}
 	}
 	return nil
@@ -111,6 +108,9 @@ func (b *batch) find(id matrix.EventID) (*storage.Event, error) {
 	if _, ok := b.known[id]; ok {
 		return nil, nil
 	}
+	if e, ok := b.s.graph.events.find(id); ok {
+		return e, nil
+	}
 	err := b.findMany([]matrix.EventID{id})
 	return b.known[id], err
 }
@@ -118,7 +118,12 @@ func (b *batch) find(id matrix.EventID) (*storage.Event, error) {
 func (b *batch) findMany(ids []matrix.EventID) error {
 	var want []matrix.EventID
 	for _, id := range ids {
-		if _, ok := b.known[id]; !ok && b.l.flying[id] == nil {
+		if _, ok := b.known[id]; ok || b.l.flying[id] != nil {
+			continue
+		}
+		if e, ok := b.s.graph.events.find(id); ok {
+			b.known[id] = e
+		} else {
 			want = append(want, id)
 		}
 	}
@@ -129,7 +134,9 @@ func (b *batch) findMany(ids []matrix.EventID) error {
 		found, err := tx.LoadEvents(want)
 		if err == nil {
 			for _, id := range want {
-				b.known[id] = found[id]
+				if b.known[id] = found[id]; b.known[id] != nil {
+					b.s.graph.event(b.known[id])
+				}
 			}
 		}
 		return err

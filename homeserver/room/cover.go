@@ -32,6 +32,7 @@ type cover struct {
 	unstored []*storage.Event
 	agreed   map[stateres.Place]bool // answers of common
 	whole    stateres.Reach          // of all that the states agree on; nil until it is needed
+	small    *bool                   // whether the states are so small that this is the cheapest; nil until it was found out
 }
 
 // Places implements stateres.Cover. What is pending may be stored by now: then its stored place counts, since other stored events lead there.
@@ -88,13 +89,22 @@ func (c *cover) place(ids []matrix.EventID) (missing []matrix.EventID, err error
 }
 
 func (c *cover) load(ids []matrix.EventID) error {
-	if len(ids) == 0 {
+	var want []matrix.EventID
+	for _, id := range ids {
+		if p, ok := c.s.graph.places.find(id); ok {
+			c.places[id] = p
+		} else {
+			want = append(want, id)
+		}
+	}
+	if len(want) == 0 {
 		return nil
 	}
 	return c.s.DB.Read(c.ctx, func(tx *storage.Tx) error {
-		found, err := tx.LoadAuthPlaces(ids)
+		found, err := tx.LoadAuthPlaces(want)
 		for id, p := range found {
 			c.places[id] = stateres.Place(p)
+			c.s.graph.place(id, stateres.Place(p))
 		}
 		return err
 	})
@@ -108,13 +118,18 @@ func (c *cover) unstoredAt(chain int64) *storage.Event {
 }
 
 // Below implements stateres.Cover.
-func (c *cover) Below(chains []int64) ([]stateres.Link, error) {
+func (c *cover) Below(places []stateres.Place) ([]stateres.Link, error) {
 	var stored []int64
+	upto := map[int64]int64{}
 	var out []stateres.Link
-	for _, chain := range chains {
-		e := c.unstoredAt(chain)
+	for _, p := range places {
+		e := c.unstoredAt(p.Chain)
 		if e == nil {
-			stored = append(stored, chain)
+			if known, ok := c.s.graph.below.find(p.Chain); ok && known.upto >= p.Seq {
+				out = append(out, known.links...)
+			} else {
+				stored, upto[p.Chain] = append(stored, p.Chain), p.Seq
+			}
 			continue
 		}
 		links, err := c.linksOf(e)
@@ -128,10 +143,18 @@ func (c *cover) Below(chains []int64) ([]stateres.Link, error) {
 	}
 	err := c.s.DB.Read(c.ctx, func(tx *storage.Tx) error {
 		links, err := tx.LoadAuthBelow(stored)
-		for _, l := range links {
-			out = append(out, link(l))
+		if err != nil {
+			return err
 		}
-		return err
+		byChain := make(map[int64][]stateres.Link, len(stored))
+		for _, l := range links {
+			byChain[l.From.Chain] = append(byChain[l.From.Chain], link(l))
+		}
+		for _, chain := range stored {
+			out = append(out, byChain[chain]...)
+			c.s.graph.below.put(chain, chainLinks{upto[chain], byChain[chain]})
+		}
+		return nil
 	})
 	return out, err
 }
@@ -160,6 +183,8 @@ func (c *cover) Events(ranges []stateres.Range) ([]matrix.EventID, error) {
 	for _, r := range ranges {
 		if e := c.unstoredAt(r.Chain); e != nil {
 			out = append(out, e.ID)
+		} else if ids, ok := c.s.graph.inRange(r); ok {
+			out = append(out, ids...)
 		} else {
 			stored = append(stored, storage.AuthRange(r))
 		}
@@ -192,6 +217,16 @@ func (c *cover) common(start stateres.Place) (bool, error) {
 func (c *cover) search(start stateres.Place) (bool, error) {
 	if c.whole != nil {
 		return c.whole[start.Chain] >= start.Seq, nil
+	}
+	if c.small == nil {
+		small, err := statemap.Small(c.s.loader(c.ctx), c.roots[0])
+		if err != nil {
+			return false, err
+		}
+		c.small = &small
+	}
+	if *c.small {
+		return c.fromBelow(start)
 	}
 	// All that is pending has to be placed before anybody can ask what cites an event.
 	for id, p := range c.pending {
@@ -234,7 +269,12 @@ func (c *cover) isPower(chain int64) (bool, error) {
 func (c *cover) findKeys(chains []int64) error {
 	var unknown []int64
 	for _, chain := range chains {
-		if _, ok := c.keys[chain]; !ok {
+		if _, ok := c.keys[chain]; ok {
+			continue
+		}
+		if k, ok := c.s.graph.keys.find(chain); ok {
+			c.keys[chain] = k
+		} else {
 			unknown = append(unknown, chain)
 		}
 	}
@@ -245,6 +285,7 @@ func (c *cover) findKeys(chains []int64) error {
 		found, err := tx.LoadAuthKeys(unknown)
 		for chain, k := range found {
 			c.keys[chain] = k
+			c.s.graph.keys.put(chain, k)
 		}
 		return err
 	})

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -153,33 +154,72 @@ func (s *Service) takeTogether(ctx context.Context, l *live, tickets []*ticket) 
 }
 
 // tryTake makes one attempt. again is true where the error says that the room has moved on meanwhile.
+//
+// Sends of our own users go first: where one of them waits for the room, what was judged so far is handed over, and the rest comes after
+// them.
 func (s *Service) tryTake(ctx context.Context, l *live, list []*arrival) (again bool, err error) {
-	b := &batch{s: s, ctx: ctx, l: l, known: map[matrix.EventID]*storage.Event{}, gaps: map[matrix.EventID]matrix.EventID{}}
+	b := &batch{s: s, ctx: ctx, l: l, known: map[matrix.EventID]*storage.Event{}, gaps: map[matrix.EventID]matrix.EventID{}, waiting: map[matrix.EventID][]matrix.EventID{}}
 	if err := b.load(list); err != nil {
 		return false, err
 	}
-	l.mu.Lock()
-	if l.gone {
+	whole := (&ticket{list: list}).alone()
+	var parts []*batch
+	var waits []func() error
+	moved := false
+	for len(list) > 0 && !moved && err == nil {
+		end := func() {}
+		if !whole {
+			if err = s.labour.begin(ctx); err != nil {
+				break
+			}
+			end = s.labour.end
+		}
+		l.mu.Lock()
+		if moved = l.gone; moved {
+			l.mu.Unlock()
+			end()
+			break
+		}
+		n := 0
+		for n < len(list) && (n == 0 || whole || l.wanted.Load() == 0) {
+			b.one(list[n])
+			n++
+		}
+		list = list[n:]
+		var wait func() error
+		wait, err = b.commit()
 		l.mu.Unlock()
-		return true, storage.ErrConflict
-	}
-	for _, a := range list {
-		b.one(a)
-	}
-	commit, err := b.commit()
-	l.mu.Unlock()
-	if commit == nil {
-		if b.stale {
+		end()
+		if wait != nil {
+			parts, waits = append(parts, b), append(waits, wait)
+		} else if b.stale {
 			s.drop(l)
 		}
-		return false, err
+		moved = b.stale && len(list) > 0
+		b = b.next()
+		if len(list) > 0 {
+			runtime.Gosched()
+		}
 	}
-	if err := commit(); err != nil {
-		return errors.Is(err, storage.ErrConflict) || errors.Is(err, storage.ErrDuplicate), err
+	for i, wait := range waits {
+		if werr := wait(); werr != nil {
+			err = errors.Join(err, werr)
+			continue
+		}
+		parts[i].stands()
 	}
+	if moved && err == nil {
+		err = storage.ErrConflict
+	}
+	return err != nil && (moved || errors.Is(err, storage.ErrConflict) || errors.Is(err, storage.ErrDuplicate)), err
+}
+
+// stands takes note of what was stored.
+func (b *batch) stands() {
+	b.s.graph.redacted(b.all.Redactions)
 	for i, a := range b.stored {
 		a.stored = b.all.Stored[i]
 		a.r.Pos = a.stored.Pos
+		b.s.graph.event(a.stored)
 	}
-	return false, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"hansa/matrix"
 	"hansa/matrix/auth"
-	"hansa/matrix/event"
 	"hansa/storage"
 )
 
@@ -37,12 +36,30 @@ func errNotHere() error { return matrix.NotFound("The room is not known here.") 
 // spec: server-server-api#put_matrixfederationv1sendtxnid
 // spec: server-server-api#checks-performed-on-receipt-of-a-pdu
 func (s *Service) Ingest(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdus [][]byte) []error {
-	errs := make([]error, len(pdus))
-	fail := func(err error) []error {
-		for i := range errs {
-			errs[i] = err
+	results := s.Admit(ctx, as, origin, id, pdus)
+	errs := make([]error, len(results))
+	for i, r := range results {
+		errs[i] = r.Err
+	}
+	return errs
+}
+
+// Admitted is what became of one PDU.
+type Admitted struct {
+	// EventID is empty where the PDU could not be read.
+	EventID matrix.EventID
+	// Err is as with Ingest.
+	Err error
+}
+
+// Admit is Ingest that also tells the IDs of the events.
+func (s *Service) Admit(ctx context.Context, as, origin matrix.ServerName, id matrix.RoomID, pdus [][]byte) []Admitted {
+	out := make([]Admitted, len(pdus))
+	fail := func(err error) []Admitted {
+		for i := range out {
+			out[i].Err = err
 		}
-		return errs
+		return out
 	}
 	l, err := s.live(ctx, id)
 	if errors.Is(err, ErrUnknownRoom) {
@@ -57,7 +74,7 @@ func (s *Service) Ingest(ctx context.Context, as, origin matrix.ServerName, id m
 	if in, err := s.InRoom(ctx, id, as); err == nil && !in {
 		as, _ = l.neighbours(s) // another tenant is, and only that one may ask for more
 	}
-	events, errs := s.parseAll(ctx, l.version, id, pdus, event.ParseOptions{})
+	events, errs := s.parseSent(ctx, l.version, id, pdus)
 	var list []*arrival
 	at := make(map[*arrival]int, len(pdus))
 	byID := make(map[matrix.EventID]*arrival, len(pdus))
@@ -82,10 +99,13 @@ func (s *Service) Ingest(ctx context.Context, as, origin matrix.ServerName, id m
 	}
 	for i, err := range errs {
 		if m := (*MissingError)(nil); errors.As(err, &m) {
-			errs[i] = fmt.Errorf("%w: %w", ErrDropped, err)
+			err = fmt.Errorf("%w: %w", ErrDropped, err)
+		}
+		if out[i].Err = err; events[i] != nil {
+			out[i].EventID = events[i].ID
 		}
 	}
-	return errs
+	return out
 }
 
 // inhabited tells whether a user of this deployment is joined to the room.

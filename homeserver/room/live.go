@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"hansa/matrix"
 	"hansa/matrix/auth"
@@ -45,6 +46,7 @@ type live struct {
 	err     error               // of load
 	version *matrix.RoomVersion // set by load
 	gate    *gate               // of foreign events
+	wanted  atomic.Int32        // how many sends of our own users wait for mu
 
 	mu      sync.Mutex
 	gone    bool  // dropped from the cache: load the room again
@@ -69,6 +71,13 @@ type live struct {
 	// flying are events on their way to the disk. ends are the states after those extremities that are known.
 	flying map[matrix.EventID]*storage.Event
 	ends   map[matrix.EventID]statemap.Hash
+}
+
+// lockFirst locks mu for somebody whom foreign events have to let pass.
+func (l *live) lockFirst() {
+	l.wanted.Add(1)
+	l.mu.Lock()
+	l.wanted.Add(-1)
 }
 
 func newLive(id matrix.RoomID) *live {

@@ -17,7 +17,8 @@ type fork struct {
 	s       *Service
 	ctx     context.Context // of one call of resolve
 	roots   []statemap.Hash
-	keys    map[event.StateKey]bool // in which the states differ
+	keys    map[event.StateKey]bool           // in which the states differ
+	agreed  map[event.StateKey]matrix.EventID // entries in which they do not, as far as they were asked for
 	events  map[matrix.EventID]*storage.Event
 	pending map[matrix.EventID]*storage.Event
 	failed  error // of a look-up that could not return it
@@ -41,7 +42,8 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 	if known, ok := s.resolutions.find(key); ok {
 		return known.root, known.nodes, nil
 	}
-	f := &fork{s: s, ctx: ctx, roots: distinct, keys: map[event.StateKey]bool{}, events: map[matrix.EventID]*storage.Event{}}
+	f := &fork{s: s, ctx: ctx, roots: distinct, keys: map[event.StateKey]bool{}, agreed: map[event.StateKey]matrix.EventID{},
+		events: map[matrix.EventID]*storage.Event{}}
 	f.pending = pending
 	for id, e := range pending {
 		f.events[id] = e
@@ -133,11 +135,16 @@ func (f *fork) unconflicted(k event.StateKey) matrix.EventID {
 	if f.keys[k] {
 		return ""
 	}
+	id, ok := f.agreed[k]
+	if ok {
+		return id
+	}
 	id, err := statemap.Get(f.s.loader(f.ctx), f.roots[0], k)
 	if err != nil {
 		f.failed = err
 		return ""
 	}
+	f.agreed[k] = id
 	return id
 }
 
@@ -147,6 +154,8 @@ func (f *fork) load(ids []matrix.EventID) (map[matrix.EventID]*event.Event, erro
 	for _, id := range ids {
 		if e, ok := f.events[id]; ok {
 			out[id] = e.Event
+		} else if e, ok := f.s.graph.events.find(id); ok {
+			f.events[id], out[id] = e, e.Event
 		} else {
 			missing = append(missing, id)
 		}
@@ -158,6 +167,7 @@ func (f *fork) load(ids []matrix.EventID) (map[matrix.EventID]*event.Event, erro
 		found, err := tx.LoadEvents(missing)
 		for id, e := range found {
 			f.events[id], out[id] = e, e.Event
+			f.s.graph.event(e)
 		}
 		return err
 	})

@@ -142,7 +142,7 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	if err != nil {
 		return Sent{}, false, err
 	}
-	l.mu.Lock()
+	l.lockFirst()
 	if l.gone {
 		l.mu.Unlock()
 		return Sent{}, true, nil
@@ -164,7 +164,7 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 		err := s.hidePast(ctx, d.RoomID, most, d.Sender)
 		return Sent{}, err == nil, err
 	}
-	l.mu.Lock()
+	l.lockFirst()
 	if l.gone || l.epoch != q.epoch || !s.Policy.Fresh(decision) {
 		l.mu.Unlock()
 		return Sent{}, true, nil // judged on facts that are no longer true
@@ -212,6 +212,8 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	c.moved = a.Stored[0].ID != built
 	c.end(nil)
 	l.committed(a, built)
+	s.graph.redacted(a.Redactions)
+	s.graph.event(a.Stored[0])
 	return Sent{EventID: a.Stored[0].ID, Pos: a.Stored[0].Pos}, false, nil
 }
 

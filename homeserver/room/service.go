@@ -74,6 +74,10 @@ type Service struct {
 	nodes *nodeCache
 	// resolutions are the newest results of state resolution.
 	resolutions *resolutions
+	// graph remembers the auth graph as far as it was read lately.
+	graph   *graph
+	lookups *lookups
+	labour  labour
 	// budget limits what is fetched from other servers.
 	budget *budget
 	// created is the time of the newest create event.
@@ -92,7 +96,7 @@ func New(d Deps) *Service {
 		d.CacheRooms = 2000
 	}
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "room"), rooms: map[matrix.RoomID]*list.Element{}, used: list.New(),
-		txns: newRecentTxns(20000), nodes: newNodeCache(20000), resolutions: newResolutions(2000), budget: &budget{buckets: map[string]bucket{}}}
+		txns: newRecentTxns(20000), nodes: newNodeCache(20000), resolutions: newResolutions(2000), graph: newGraph(), lookups: newLookups(), labour: newLabour(), budget: &budget{buckets: map[string]bucket{}}}
 }
 
 // IsLocal tells whether a server name is a tenant of this deployment.
@@ -187,6 +191,9 @@ func (s *Service) Refresh(entries []storage.Entry) {
 		e := &entries[i]
 		if e.Kind != storage.KindEvent {
 			continue
+		}
+		if e.Event.Type == typeRedaction {
+			s.graph.events.forget(e.Event.Redacts)
 		}
 		s.mu.Lock()
 		el, ok := s.rooms[e.RoomID]

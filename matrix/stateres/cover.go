@@ -24,8 +24,8 @@ type Range struct{ Chain, First, Last int64 }
 type Cover interface {
 	// Places returns the places of events. One that is missing ends the resolution with a MissingError.
 	Places([]matrix.EventID) (map[matrix.EventID]Place, error)
-	// Below returns the links that leave chains.
-	Below(chains []int64) ([]Link, error)
+	// Below returns the links that leave chains at the given places, one a chain, and before them; it may return later ones, too.
+	Below(upto []Place) ([]Link, error)
 	// Events returns the events of parts of chains, at most one part of each chain.
 	Events([]Range) ([]matrix.EventID, error)
 }
@@ -38,6 +38,7 @@ type Chains struct {
 	cover Cover
 	limit int
 	below map[int64][]Link
+	upto  map[int64]int64 // up to where the links of a chain are known
 }
 
 // NewChains returns a Chains that reads at most limit chains; 0 stands for DefaultLimit.
@@ -45,7 +46,7 @@ func NewChains(cover Cover, limit int) *Chains {
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
-	return &Chains{cover: cover, limit: limit, below: make(map[int64][]Link)}
+	return &Chains{cover: cover, limit: limit, below: make(map[int64][]Link), upto: make(map[int64]int64)}
 }
 
 func (c *Chains) places(ids []matrix.EventID) (map[matrix.EventID]Place, error) {
@@ -82,11 +83,15 @@ func (c *Chains) Reach(from []Place) (Reach, error) {
 	for len(todo) > 0 {
 		now := todo
 		todo = nil
-		if err := c.read(now); err != nil {
+		places := make([]Place, len(now))
+		for i, chain := range now {
+			places[i] = Place{chain, reach[chain]}
+		}
+		if err := c.read(places); err != nil {
 			return nil, err
 		}
 		for _, chain := range now {
-			low, high := done[chain], reach[chain]
+			low, high := done[chain], min(reach[chain], c.upto[chain]) // it may have been raised since its links were read
 			if low >= high {
 				continue
 			}
@@ -101,13 +106,13 @@ func (c *Chains) Reach(from []Place) (Reach, error) {
 	return reach, nil
 }
 
-// read makes the links of chains known.
-func (c *Chains) read(chains []int64) error {
-	var want []int64
-	for _, chain := range chains {
-		if _, ok := c.below[chain]; !ok {
-			c.below[chain] = nil
-			want = append(want, chain)
+// read makes the links of chains known, up to the given places.
+func (c *Chains) read(places []Place) error {
+	var want []Place
+	for _, p := range places {
+		if c.upto[p.Chain] < p.Seq {
+			c.upto[p.Chain], c.below[p.Chain] = p.Seq, nil
+			want = append(want, p)
 		}
 	}
 	if len(want) == 0 {
@@ -325,7 +330,7 @@ func (c *Chains) Mainline(top matrix.EventID, list []matrix.EventID, isPower fun
 
 // powerBelow is the power levels event that the first one of a chain cites.
 func (c *Chains) powerBelow(chain int64, isPower func(chain int64) (bool, error)) (Place, bool, error) {
-	if err := c.read([]int64{chain}); err != nil {
+	if err := c.read([]Place{{chain, 1}}); err != nil {
 		return Place{}, false, err
 	}
 	for _, l := range c.below[chain] {

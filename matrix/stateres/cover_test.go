@@ -75,10 +75,14 @@ func (c *chained) Places(ids []matrix.EventID) (map[matrix.EventID]Place, error)
 	return out, nil
 }
 
-func (c *chained) Below(chains []int64) ([]Link, error) {
+func (c *chained) Below(upto []Place) ([]Link, error) {
 	var out []Link
-	for _, chain := range chains {
-		out = append(out, c.links[chain]...)
+	for _, p := range upto {
+		for _, l := range c.links[p.Chain] {
+			if l.From.Seq <= p.Seq { // no more than it has to
+				out = append(out, l)
+			}
+		}
 		c.reads++
 	}
 	return out, nil
