@@ -232,22 +232,12 @@ func peer(i int) matrix.ServerName { return matrix.ServerName(fmt.Sprintf("peer%
 // Crowd makes n outsiders, peer0.example and so on, which share one listener.
 func (f *Federation) Crowd(n int) []*Outsider {
 	f.t.Helper()
-	var names []string
+	list, address, certFile, keyFile := f.CrowdElsewhere(n)
 	byName := map[string]*Outsider{}
-	list := make([]*Outsider, n)
-	client := f.Client()
-	client.Transport.(*http.Transport).MaxIdleConnsPerHost = 16
-	for i := range list {
-		key, err := signing.Generate(rand.Reader)
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		list[i] = &Outsider{f: f, Name: peer(i), Key: key, http: client, Requests: make(chan string, 100)}
-		names = append(names, string(peer(i)))
-		byName[names[i]] = list[i]
+	for _, o := range list {
+		byName[string(o.Name)] = o
 	}
-	certFile, keyFile := f.Certificate(f.t.TempDir(), names...)
-	f.listen(f.addresses[peer(0)], certFile, keyFile, func(w http.ResponseWriter, r *http.Request) {
+	f.listen(address, certFile, keyFile, func(w http.ResponseWriter, r *http.Request) {
 		if o := byName[r.Host]; o != nil {
 			o.serve(w, r)
 			return
@@ -255,6 +245,24 @@ func (f *Federation) Crowd(n int) []*Outsider {
 		http.NotFound(w, r)
 	})
 	return list
+}
+
+// CrowdElsewhere makes n outsiders like Crowd, for whom somebody else has to listen: at an address, with a certificate.
+func (f *Federation) CrowdElsewhere(n int) (list []*Outsider, address, certFile, keyFile string) {
+	f.t.Helper()
+	var names []string
+	client := f.Client()
+	client.Transport.(*http.Transport).MaxIdleConnsPerHost = 16
+	for i := range n {
+		key, err := signing.Generate(rand.Reader)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		list = append(list, &Outsider{f: f, Name: peer(i), Key: key, http: client, Requests: make(chan string, 100)})
+		names = append(names, string(peer(i)))
+	}
+	certFile, keyFile = f.Certificate(f.t.TempDir(), names...)
+	return list, f.addresses[peer(0)], certFile, keyFile
 }
 
 // listen serves over TLS until the test ends.
