@@ -72,6 +72,7 @@ const (
 	CodeIncompatibleRoom       = "M_INCOMPATIBLE_ROOM_VERSION"
 	CodeBadState               = "M_BAD_STATE"
 	CodeMissingParam           = "M_MISSING_PARAM"
+	CodeServerNotTrusted       = "M_SERVER_NOT_TRUSTED"
 	CodeInvalidParam           = "M_INVALID_PARAM"
 	CodeTooLarge               = "M_TOO_LARGE"
 	CodeExclusive              = "M_EXCLUSIVE"

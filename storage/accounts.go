@@ -202,8 +202,12 @@ func (tx *Tx) DeactivateUser(id matrix.UserID) (bool, error) {
 	return n == 1, err
 }
 
-// EraseAccount removes what the server keeps for an account beside events: account data, filters and waiting messages.
+// EraseAccount removes what the server keeps for an account beside events: account data, filters and waiting messages. Of its events it notes
+// that they are not for those who come later: see PutErased.
 func (tx *Tx) EraseAccount(id matrix.UserID) error {
+	if err := tx.PutErased(id); err != nil {
+		return err
+	}
 	for _, q := range []string{`DELETE FROM account_data WHERE user_id = $1`, `DELETE FROM filters WHERE user_id = $1`,
 		`DELETE FROM to_device WHERE user_id = $1`, `DELETE FROM uia_sessions WHERE owner = $1`} {
 		if _, err := tx.exec(q, dbText(string(id))); err != nil {

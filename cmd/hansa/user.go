@@ -17,13 +17,14 @@ import (
 )
 
 func newUser() *cobra.Command {
-	return family(&cobra.Command{Use: "user", Short: "Accounts: add, list, show, change, lock, wipe"},
+	return family(&cobra.Command{Use: "user", Short: "Accounts: add, list, show, change, lock, close, wipe"},
 		newUserAdd(), newUserList(), newUserShow(), newUserSet(), newUserPasswd(),
 		userAct("lock", "Lock an account: its sessions stop at once", "user.lock"),
 		userAct("unlock", "Open a locked account again", "user.unlock"),
 		userAct("suspend", "Suspend an account: it may read and no more", "user.suspend"),
 		userAct("unsuspend", "End a suspension", "user.unsuspend"),
-		userAct("wipe", "Close an account for good and remove what is kept of it", "user.wipe"))
+		newUserDeactivate(),
+		userAct("wipe", "Close an account for good and erase what is kept of it", "user.wipe"))
 }
 
 // userFacts are the flags about what policies know of an account.
@@ -277,6 +278,24 @@ func newUserPasswd() *cobra.Command {
 	cl.flags(c)
 	p.flag(c)
 	c.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from the standard input")
+	return c
+}
+
+func newUserDeactivate() *cobra.Command {
+	var cl client
+	var erase bool
+	c := verb(&cobra.Command{Use: "deactivate @name:tenant", Short: "Close an account for good: it leaves its rooms and is not given out again", RunE: func(c *cobra.Command, args []string) error {
+		if err := checkUserID(args[0]); err != nil {
+			return err
+		}
+		action := "/deactivate"
+		if erase {
+			action = "/wipe"
+		}
+		return cl.call(c.Context(), "POST", userPath(args[0], action), nil, nil, nil)
+	}}, 1, 1, "admin.action user.deactivate")
+	c.Flags().BoolVar(&erase, "erase", false, "erase what is kept of it as well, the same as user wipe")
+	cl.flags(c)
 	return c
 }
 

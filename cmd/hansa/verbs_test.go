@@ -60,7 +60,7 @@ func TestVerbs_AreBound(t *testing.T) {
 // Every verb says what it does, and those that print tables print JSON as well.
 func TestVerbs_HaveHelpAndJSON(t *testing.T) {
 	t.Parallel()
-	silent := []string{"init", "serve", "demo", "set", "lock", "unlock", "suspend", "unsuspend", "wipe", "sample", "add"}
+	silent := []string{"init", "serve", "demo", "set", "lock", "unlock", "suspend", "unsuspend", "deactivate", "wipe", "sample", "add"}
 	for _, c := range leaves(newRoot()) {
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
 			t.Errorf("%s: %q is no description", c.CommandPath(), c.Short)

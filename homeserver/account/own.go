@@ -122,7 +122,8 @@ func (s *Service) ChangePassword(ctx context.Context, by Caller, p Proof, passwo
 	return s.setPassword(ctx, by.UserID, password, by.DeviceID, logout)
 }
 
-// Deactivate closes the caller's account for good, once the caller has confirmed it. With erase, account data and filters go as well.
+// Deactivate closes the caller's account for good, once the caller has confirmed it. With erase, account data and filters go as well, and those
+// who come into a room later are not told what the account has sent there.
 // Leaving the rooms is for membership, which follows the session notices or is called after this.
 //
 // spec: client-server-api#account-deactivation

@@ -340,8 +340,20 @@ func checkChange(c *storage.UserChange) error {
 	return nil
 }
 
-// Wipe closes an account for good and removes everything of it that is not an event: sessions, devices, pushers, profile, account
-// data, filters. Its name is not given out again.
+// Close closes an account for good, as its user can: sessions, devices, pushers and profile go, and it leaves its rooms. Its name is not given out
+// again.
+func (s *Service) Close(ctx context.Context, a Actor, id matrix.UserID) error {
+	if err := s.askAbout(ctx, a, "user.deactivate", id); err != nil {
+		return err
+	}
+	if _, err := s.load(ctx, id); err != nil {
+		return err
+	}
+	return s.close(ctx, id, false)
+}
+
+// Wipe closes an account for good and erases what is left of it as well: account data, filters, media, and what it has sent into rooms for those who
+// come into them later.
 func (s *Service) Wipe(ctx context.Context, a Actor, id matrix.UserID) error {
 	if err := s.askAbout(ctx, a, "user.wipe", id); err != nil {
 		return err

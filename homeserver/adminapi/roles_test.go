@@ -216,7 +216,7 @@ func TestAD370_EveryRoleOnEveryRoute(t *testing.T) {
 
 // last puts what ends an account or an agreement to the end.
 func last(r adminapi.RouteInfo) int {
-	if r.Action == "user.wipe" || r.Action == "partner.end" {
+	if r.Action == "user.deactivate" || r.Action == "user.wipe" || r.Action == "partner.end" {
 		return 1
 	}
 	return 0
@@ -359,7 +359,7 @@ func TestAD374_AdministratorsKeepTheirAccount(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, nil)
 	self := "/users/@self:" + acme
-	for _, c := range [][3]string{{"POST", self + "/lock", ""}, {"POST", self + "/suspend", ""}, {"POST", self + "/wipe", ""}, {"PUT", self + "/facts", `{"admin":false}`}} {
+	for _, c := range [][3]string{{"POST", self + "/lock", ""}, {"POST", self + "/suspend", ""}, {"POST", self + "/deactivate", ""}, {"POST", self + "/wipe", ""}, {"PUT", self + "/facts", `{"admin":false}`}} {
 		if got := h.ask(h.tokens["self"], c[0], c[1], c[2]); got.status != http.StatusConflict {
 			t.Errorf("%s %s by themselves: %d %s, want 409", c[0], c[1], got.status, got.raw)
 		}

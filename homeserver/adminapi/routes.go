@@ -49,6 +49,7 @@ func (a *API) routes() []route {
 		user("POST", "/users/{user_id}/suspend", "user.suspend", a.suspendUser(true)),
 		user("POST", "/users/{user_id}/unsuspend", "user.unsuspend", a.suspendUser(false)),
 		user("POST", "/users/{user_id}/password", "user.passwd", a.setPassword),
+		user("POST", "/users/{user_id}/deactivate", "user.deactivate", a.closeUser),
 		user("POST", "/users/{user_id}/wipe", "user.wipe", a.wipeUser),
 
 		admin("GET", "/agreements", "partner.list", a.listAgreements),

@@ -130,6 +130,12 @@ func (a *API) suspendUser(suspended bool) handler {
 	})
 }
 
+func (a *API) closeUser(w http.ResponseWriter, q *request) error {
+	return a.windDown(true, func(q *request, id matrix.UserID) error {
+		return a.Accounts.Close(q.Context(), a.actor(q, id.Server()), id)
+	})(w, q)
+}
+
 func (a *API) wipeUser(w http.ResponseWriter, q *request) error {
 	return a.windDown(true, func(q *request, id matrix.UserID) error {
 		return a.Accounts.Wipe(q.Context(), a.actor(q, id.Server()), id)

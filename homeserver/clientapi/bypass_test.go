@@ -78,7 +78,7 @@ func TestP273_InviteByAddress(t *testing.T) {
 	eachHouse(t, pools(), func(t *testing.T, h *house) {
 		anna := h.user("anna", acme)
 		id := anna.create(`{}`)
-		want(t, "invite", anna.do("POST", "/rooms/%s/invite", `{"id_server":"x","id_access_token":"y","medium":"email","address":"a@b"}`, id), 403, "M_THREEPID_DENIED")
+		want(t, "invite", anna.do("POST", "/rooms/%s/invite", `{"id_server":"x","id_access_token":"y","medium":"email","address":"a@b"}`, id), 400, "M_SERVER_NOT_TRUSTED")
 		want(t, "onbind", anna.do("PUT", "/_matrix/federation/v1/3pid/onbind", `{}`), 404, "M_UNRECOGNIZED")
 	})
 }

@@ -172,7 +172,7 @@ func (a *API) deactivate(w http.ResponseWriter, r *request) error {
 	if err := a.Accounts.Deactivate(r.Context(), r.caller(), r.proof(), body.Erase); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, map[string]string{"id_server_unbind_result": "no-support"})
+	return writeJSON(w, http.StatusOK, map[string]string{"id_server_unbind_result": "success"})
 }
 
 func (a *API) noThreePIDs(w http.ResponseWriter, _ *request) error {

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"hansa/homeserver/membership"
 	"hansa/matrix"
 	"hansa/policy"
@@ -163,14 +165,18 @@ func (r *request) onUser(w http.ResponseWriter, fn func(ctx context.Context, c m
 		return err
 	}
 	var body struct {
-		UserID *string `json:"user_id"`
-		Medium string  `json:"medium"`
-		Reason string  `json:"reason"`
+		UserID   *string        `json:"user_id"`
+		Medium   string         `json:"medium"`
+		IDServer jsontext.Value `json:"id_server"`
+		IDToken  jsontext.Value `json:"id_access_token"`
+		Reason   string         `json:"reason"`
 	}
 	if err := r.decode(&body); err != nil {
 		return err
 	}
 	switch {
+	case body.UserID == nil && (body.IDServer != nil || body.IDToken != nil):
+		return membership.ErrNoIdentityServer()
 	case body.UserID == nil && body.Medium != "":
 		return matrix.Errorf(http.StatusForbidden, "M_THREEPID_DENIED", "Nobody can be invited by e-mail or phone on this server; invite by user ID.")
 	case body.UserID == nil:

@@ -251,6 +251,9 @@ func (a *assembly) load() error {
 		if err != nil {
 			return err
 		}
+		if err := a.s.eraseIn(tx, a.q.User, a.n.rooms, found); err != nil {
+			return err
+		}
 		a.r.replaced = map[matrix.EventID]*storage.Event{}
 		a.r.redactions = a.r.replaced
 		for id, e := range found {

@@ -275,10 +275,23 @@ func (g *gathering) visibility() error {
 	if err != nil {
 		return err
 	}
+	shown, err := g.s.erase(g.tx, g.q.User, all)
+	if err != nil {
+		return err
+	}
+	redacted := map[matrix.EventID]*storage.Event{}
+	for i, e := range shown {
+		if e != all[i] {
+			redacted[e.ID] = e
+		}
+	}
 	for _, m := range g.fresh {
 		r := g.n.rooms[m.RoomID]
 		kept := r.timeline[:0]
 		for _, it := range r.timeline {
+			if e := redacted[it.ID]; e != nil {
+				it = newItem(e)
+			}
 			if seen[it.ID] {
 				kept = append(kept, it)
 			} else {
@@ -311,6 +324,9 @@ func (g *gathering) state() error {
 	}
 	replaced, err := g.tx.LoadEvents(undo)
 	if err != nil {
+		return err
+	}
+	if err := g.s.eraseIn(g.tx, g.q.User, g.n.rooms, replaced); err != nil {
 		return err
 	}
 	for _, m := range g.fresh {
@@ -455,6 +471,9 @@ func (g *gathering) leaves() error {
 		}
 		seen, err := g.s.Visible(g.tx, g.q.User, page)
 		if err != nil {
+			return err
+		}
+		if page, err = g.s.erase(g.tx, g.q.User, page); err != nil {
 			return err
 		}
 		for i := len(page) - 1; i >= 0; i-- {

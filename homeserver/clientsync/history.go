@@ -209,6 +209,9 @@ func (p *paging) take(list []*storage.Event, last int64) error {
 	if err != nil {
 		return err
 	}
+	if list, err = p.s.erase(p.tx, p.v.User, list); err != nil {
+		return err
+	}
 	for _, e := range list {
 		if len(p.found) >= p.q.Limit {
 			p.more, p.exhausted = true, false
@@ -300,9 +303,12 @@ func (s *Service) renderEvents(ctx context.Context, tx *storage.Tx, v Viewer, c 
 	if err != nil {
 		return nil, err
 	}
-	for id, e := range found {
-		if seen[id] && c.Show(ctx, e) == e {
-			r.replaced[id] = e
+	if old, err = s.erase(tx, v.User, old); err != nil {
+		return nil, err
+	}
+	for _, e := range old {
+		if seen[e.ID] && c.Show(ctx, e) == e {
+			r.replaced[e.ID] = e
 		}
 	}
 	r.redactions = r.replaced
@@ -348,11 +354,15 @@ func (s *Service) single(ctx context.Context, tx *storage.Tx, v Viewer, c *Conta
 	if e.RoomID != room || e.Flags.Hidden() {
 		return nil, missing
 	}
-	seen, err := s.Visible(tx, v.User, []*storage.Event{e})
+	one := []*storage.Event{e}
+	seen, err := s.Visible(tx, v.User, one)
 	if err != nil {
 		return nil, err
 	}
-	shown := c.Show(ctx, e)
+	if one, err = s.erase(tx, v.User, one); err != nil {
+		return nil, err
+	}
+	shown := c.Show(ctx, one[0])
 	if !seen[id] || shown == nil {
 		return nil, missing
 	}

@@ -197,6 +197,9 @@ func (s *Service) LoadRoomMembers(ctx context.Context, v Viewer, room matrix.Roo
 			return err
 		}
 		all, err := g.events(tx, true)
+		if err == nil && !g.now { // the present ones are how those who are erased have left
+			all, err = s.erase(tx, v.User, all)
+		}
 		list = list[:0]
 		for _, e := range all {
 			if q.wants(event.Membership(e.Event)) {

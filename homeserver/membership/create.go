@@ -97,6 +97,11 @@ func newMaking(c Caller, r *CreateRequest) (*making, error) {
 	default:
 		return nil, matrix.InvalidParam("There is no preset %.40q.", m.preset)
 	}
+	for _, raw := range r.Invite3PID {
+		if _, named := members(raw)["id_server"]; named {
+			return nil, ErrNoIdentityServer()
+		}
+	}
 	if len(r.Invite3PID) > 0 {
 		return nil, matrix.Errorf(http.StatusForbidden, codeThreepidDenied, "Nobody can be invited by e-mail or phone on this server; invite by user ID.")
 	}
@@ -409,6 +414,22 @@ func (m *making) hidePast(most string) {
 			}
 		}
 	}
+}
+
+// ErrNoIdentityServer is the answer where a client names an identity server: none is trusted here, and none is asked.
+//
+// spec: client-server-api#third-party-invites
+func ErrNoIdentityServer() *matrix.Error {
+	return matrix.Errorf(http.StatusBadRequest, matrix.CodeServerNotTrusted, "This server trusts no identity server; invite by user ID.")
+}
+
+// members are those of an object, none of what is no object.
+func members(object jsontext.Value) map[string]jsontext.Value {
+	out := map[string]jsontext.Value{}
+	if object.Kind() != '{' || json.Unmarshal(object, &out) != nil {
+		return nil
+	}
+	return out
 }
 
 func stringIn(object jsontext.Value, key string) string {

@@ -193,7 +193,8 @@ func (r *reading) load(ids []matrix.EventID) ([]*storage.Event, error) {
 const serveBatch = 1000
 
 // show returns events in the form of the federation API, signed, and those that the server may not read in full redacted: their ID and
-// signatures stay valid, so that the graph has no hole. What policy withholds is always redacted. history chooses whether the history
+// signatures stay valid, so that the graph has no hole. What policy withholds is always redacted, as is what people who are erased have sent before
+// the server came. history chooses whether the history
 // visibility is asked; the state of a room is not a part of its history.
 func (r *reading) show(events []*storage.Event, history bool) ([][]byte, error) {
 	signed, err := r.s.Sign(r.ctx, events)
@@ -206,10 +207,14 @@ func (r *reading) show(events []*storage.Event, history bool) ([][]byte, error) 
 			return nil, unavailable(err)
 		}
 	}
+	erased, err := r.erased(events)
+	if err != nil {
+		return nil, unavailable(err)
+	}
 	out := make([][]byte, len(signed))
 	for i, e := range signed {
 		ev := e.Event
-		if e.Flags&storage.Withheld != 0 || history && !seen[e.ID] {
+		if e.Flags&storage.Withheld != 0 || history && !seen[e.ID] || erased[e.ID] {
 			if ev, err = event.Redact(ev); err != nil {
 				return nil, err
 			}

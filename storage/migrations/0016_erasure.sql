@@ -1,0 +1,4 @@
+CREATE TABLE erased_users (
+	user_id TEXT NOT NULL PRIMARY KEY,
+	pos BIGINT NOT NULL
+) WITHOUT ROWID;
