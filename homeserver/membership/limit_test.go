@@ -43,23 +43,6 @@ func TestLimits_FillAndDrain(t *testing.T) {
 	}
 }
 
-func TestLimits_AreBounded(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1000, 0)
-	b := &buckets{burst: 2, every: time.Second, fill: map[string]bucket{}}
-	for i := range maxBuckets + 100 {
-		b.take(fmt.Sprint(i), now)
-	}
-	if n := len(b.fill); n > maxBuckets {
-		t.Errorf("%d buckets", n)
-	}
-	now = now.Add(time.Hour)
-	b.take("one", now)
-	if n := len(b.fill); n > 200 {
-		t.Errorf("%d buckets are left after all were empty", n)
-	}
-}
-
 func TestPace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
