@@ -58,11 +58,11 @@ func (a *API) routes() []route {
 		partner("suspend", a.suspend),
 		partner("end", a.end),
 
-		admin("GET", "/policy/status", "policy.status", a.policyStatus),
 		admin("GET", "/bridges", "bridge.list", a.listBridges),
 		user("POST", "/bridges/{bridge}/suspend", "bridge.suspend", a.suspendBridge(true)),
 		user("POST", "/bridges/{bridge}/resume", "bridge.resume", a.suspendBridge(false)),
 
+		admin("GET", "/policy/status", "policy.status", a.policyStatus),
 		admin("POST", "/policy/explain", "policy.explain", a.explain),
 		{method: "POST", path: "/policy/reload", point: policy.PolicyChange, action: "policy.reload", operator: true, fn: a.reload},
 
