@@ -81,6 +81,9 @@ type job struct {
 	seed    uint64
 }
 
+// hides tells whether the room hides its past from newcomers, so that they get the events of that time redacted.
+func (j job) hides() bool { return j.seed%2 == 1 }
+
 func (j job) String() string { return fmt.Sprintf("version %s, seed %d", j.version, j.seed) }
 
 // outcome is how a simulation went.

@@ -29,13 +29,13 @@ const maxServers = 5
 type fleet struct {
 	names    []matrix.ServerName
 	keys     map[matrix.ServerName]signing.Key
-	engines  map[matrix.ServerName]*policy.Engine
+	engines  map[bool]map[matrix.ServerName]*policy.Engine // by whether rooms hide their past from newcomers
 	template []byte
 }
 
 func newFleet(t testing.TB) *fleet {
 	t.Helper()
-	f := &fleet{keys: map[matrix.ServerName]signing.Key{}, engines: map[matrix.ServerName]*policy.Engine{}}
+	f := &fleet{keys: map[matrix.ServerName]signing.Key{}, engines: map[bool]map[matrix.ServerName]*policy.Engine{}}
 	for i := range maxServers {
 		name := matrix.ServerName(fmt.Sprintf("s%d.example", i+1))
 		f.names = append(f.names, name)
@@ -43,19 +43,11 @@ func newFleet(t testing.TB) *fleet {
 		copy(seed, name)
 		f.keys[name] = signing.Key{ID: "ed25519:sim", Private: ed25519.NewKeyFromSeed(seed)}
 	}
-	for _, name := range f.names {
-		dir := t.TempDir()
-		text := "partners:\n"
-		for _, other := range f.names {
-			if other != name {
-				text += "  " + string(other) + ": {pools: '*', features: '*'}\n"
-			}
+	for _, hides := range []bool{false, true} {
+		f.engines[hides] = map[matrix.ServerName]*policy.Engine{}
+		for _, name := range f.names {
+			f.engines[hides][name] = f.engine(t, name, hides)
 		}
-		must(t, os.MkdirAll(filepath.Join(dir, string(name)), 0o700))
-		must(t, os.WriteFile(filepath.Join(dir, string(name), "partners.yaml"), []byte(text), 0o600))
-		engine, err := policy.New(policy.Options{Bundles: []string{dir}, Tenants: []string{string(name)}, Log: quiet(), SkipTests: true, Deadline: time.Minute})
-		must(t, err)
-		f.engines[name] = engine
 	}
 	path := filepath.Join(t.TempDir(), "empty.db")
 	db, err := storage.Open(context.Background(), storage.Options{URL: "sqlite:" + path, Log: quiet()})
@@ -64,6 +56,29 @@ func newFleet(t testing.TB) *fleet {
 	f.template, err = os.ReadFile(path)
 	must(t, err)
 	return f
+}
+
+// engine makes the policy of a server: all others are its partners.
+func (f *fleet) engine(t testing.TB, name matrix.ServerName, hides bool) *policy.Engine {
+	t.Helper()
+	dir := t.TempDir()
+	text := "partners:\n"
+	for _, other := range f.names {
+		if other != name {
+			text += "  " + string(other) + ": {pools: '*', features: '*'}\n"
+		}
+	}
+	files := map[string]string{"partners.yaml": text}
+	if !hides {
+		files["rooms.yaml"] = "rooms:\n  partner_history: [shared, invited, joined]\n"
+	}
+	must(t, os.MkdirAll(filepath.Join(dir, string(name)), 0o700))
+	for file, text := range files {
+		must(t, os.WriteFile(filepath.Join(dir, string(name), file), []byte(text), 0o600))
+	}
+	engine, err := policy.New(policy.Options{Bundles: []string{dir}, Tenants: []string{string(name)}, Log: quiet(), SkipTests: true, Deadline: time.Minute})
+	must(t, err)
+	return engine
 }
 
 func must(t reporter, err error) {
@@ -109,7 +124,8 @@ func (s *server) open() {
 
 // forget empties the server's memory.
 func (s *server) forget() {
-	s.rooms = room.New(room.Deps{DB: s.db, Stream: s.stream, Policy: s.w.fleet.engines[s.name], Parties: people{s.w.fleet.engines[s.name]},
+	engine := s.w.fleet.engines[s.w.hides()][s.name]
+	s.rooms = room.New(room.Deps{DB: s.db, Stream: s.stream, Policy: engine, Parties: people{engine},
 		Keys: map[matrix.ServerName]signing.Key{s.name: s.w.fleet.keys[s.name]}, Keyring: s.w, Remote: &link{s}, Log: s.w.log(s.name), Now: s.w.clock, Random: s.w.rng()})
 }
 

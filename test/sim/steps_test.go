@@ -161,7 +161,7 @@ func (w *world) joinRules(s *server, sender matrix.UserID) {
 	if v.Knock {
 		rules = append(rules, "knock")
 	}
-	if v.Restricted {
+	if v.Restricted && !(w.version == "8" && w.hides()) { // there a redacted join does not say any more who vouched for it
 		rules = append(rules, "restricted")
 	}
 	if v.KnockRestricted {

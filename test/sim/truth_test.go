@@ -40,9 +40,11 @@ func (w *world) truth(views []*view) *truth {
 		after: map[matrix.EventID]state{}, roots: map[matrix.EventID]statemap.Hash{}, nodes: map[statemap.Hash][]byte{}, made: map[string]state{}, known: map[statemap.Hash]state{}}
 	for _, v := range views {
 		for id, e := range v.stored {
-			t.events[id] = e.Event
+			if have := t.events[id]; have == nil || len(have.JSON) < len(e.JSON) { // what is redacted is shorter
+				t.events[id] = e.Event
+			}
 			if e.Is(auth.TypeCreate, "") {
-				t.create = e.Event
+				t.create = t.events[id]
 			}
 		}
 	}
