@@ -120,7 +120,7 @@ func (l *live) neighbours(s *Service) (as matrix.ServerName, servers []matrix.Se
 
 // backfill fetches one page of history from a server and stores it. It returns how many events were new.
 func (src *source) backfill(ctx context.Context, gaps []matrix.EventID, limit int) (int, error) {
-	if err := src.spend(); err != nil {
+	if err := src.spend(1); err != nil {
 		return 0, err
 	}
 	raw, err := src.s.Remote.Backfill(ctx, src.as, src.from, src.room, gaps, limit)

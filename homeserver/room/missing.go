@@ -14,10 +14,12 @@ import (
 
 // The bounds of finding what an event lacks.
 const (
-	// maxMissingCalls is how often get_missing_events is asked for one event, before the state is fetched instead.
+	// maxMissingCalls is how often get_missing_events is asked for one event, and maxMissing how many events are looked for that way, before
+	// the state is fetched instead.
 	maxMissingCalls = 10
+	maxMissing      = 200
 	// missingPage is how many events one call may bring, missingBytes how many bytes all calls for one event.
-	missingPage  = 20
+	missingPage  = MaxServedMissing
 	missingBytes = 16 << 20
 	// maxFloors is how many of the events that were found may have parents that were not: each needs the state before it.
 	maxFloors = 3
@@ -40,9 +42,9 @@ type source struct {
 	held []*event.Event
 }
 
-// spend takes one request from the budgets of the server and the room.
-func (src *source) spend() error {
-	if !src.s.budget.spend("server "+string(src.from), src.s.Now()) || !src.s.budget.spend("room "+string(src.room), src.s.Now()) {
+// spend takes requests from the budgets of the server and the room.
+func (src *source) spend(cost float64) error {
+	if now := src.s.Now(); !src.s.budget.room(src.room, cost, now) || !src.s.budget.server(src.from, cost, now) {
 		return matrix.Errorf(http.StatusTooManyRequests, matrix.CodeLimitExceeded, "Too much had to be fetched for events of this server or room.")
 	}
 	return nil
@@ -108,7 +110,7 @@ func (src *source) missingEvents(ctx context.Context, e *event.Event, missing []
 	}
 	latest, size := []matrix.EventID{e.ID}, 0
 	for range maxMissingCalls {
-		if err := src.spend(); err != nil {
+		if err := src.spend(1); err != nil {
 			return nil, err
 		}
 		src.l.mu.Lock()
@@ -157,7 +159,7 @@ func (src *source) missingEvents(ctx context.Context, e *event.Event, missing []
 		latest = slices.DeleteFunc(latest, func(id matrix.EventID) bool {
 			return !slices.ContainsFunc(found[id].PrevEvents, func(p matrix.EventID) bool { return wanted[p] })
 		})
-		if len(wanted) == 0 || len(latest) == 0 || size > missingBytes {
+		if len(wanted) == 0 || len(latest) == 0 || size > missingBytes || len(found) >= maxMissing {
 			break
 		}
 		latest = latest[:min(len(latest), event.MaxPrevEvents)]
@@ -185,7 +187,7 @@ func (src *source) authEvents(ctx context.Context, a *arrival, missing []matrix.
 	if len(missing) > event.MaxAuthEvents {
 		return fmt.Errorf("%w: %d auth events are missing", ErrDropped, len(missing))
 	}
-	if err := src.spend(); err != nil {
+	if err := src.spend(1); err != nil {
 		return err
 	}
 	raw, err := src.s.Remote.EventAuth(ctx, src.as, src.from, src.room, a.e.ID)
@@ -213,7 +215,7 @@ func (src *source) authEvents(ctx context.Context, a *arrival, missing []matrix.
 //
 // spec: server-server-api#get_matrixfederationv1state_idsroomid
 func (src *source) stateAt(ctx context.Context, at matrix.EventID) ([]matrix.EventID, error) {
-	if err := src.spend(); err != nil {
+	if err := src.spend(1); err != nil {
 		return nil, err
 	}
 	state, chain, err := src.s.Remote.StateIDs(ctx, src.as, src.from, src.room, at)
@@ -228,7 +230,7 @@ func (src *source) stateAt(ctx context.Context, at matrix.EventID) ([]matrix.Eve
 		return nil, err
 	}
 	if len(lacking) > maxSingles/4 {
-		if err := src.spend(); err != nil {
+		if err := src.spend(stateCost); err != nil {
 			return nil, err
 		}
 		events, auth, err := src.s.Remote.State(ctx, src.as, src.from, src.room, at)
@@ -276,7 +278,7 @@ func (src *source) singles(ctx context.Context, ids []matrix.EventID) error {
 		slots := make(chan struct{}, singlesAtOnce)
 		for i, id := range ids {
 			have[id] = true
-			if err := src.spend(); err != nil {
+			if err := src.spend(1); err != nil {
 				break
 			}
 			slots <- struct{}{}
