@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -326,6 +327,29 @@ func repeated(prefix, element string, n int, suffix string) http.HandlerFunc {
 	}
 }
 
+// peak watches the heap. The function that it returns says how many bytes it grew at most.
+func peak() func() int64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	read := func() int64 { metrics.Read(sample); return int64(sample[0].Value.Uint64()) }
+	runtime.GC()
+	start := read()
+	most, stop, done := start, make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				most = max(most, read())
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return func() int64 { close(stop); <-done; return most - start }
+}
+
 func TestF109_GiantStateResponses(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -362,9 +386,24 @@ func TestF109_GiantStateResponses(t *testing.T) {
 	if _, _, err := w.StateIDs(ctx, acme, far, room, "$e"); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("5 million IDs: %v, want ErrUnreachable", err)
 	}
-	w = newWorld(t, repeated(`{"state":[`, `{"x":"`+strings.Repeat("y", 60000)+`"}`, 10000, `],"auth_chain":[]}`))
-	if _, err := w.SendJoin(ctx, acme, far, room, []byte(`{}`), "$e"); !errors.Is(err, ErrUnreachable) {
-		t.Errorf("600 MB of a join: %v, want ErrUnreachable", err)
+	for name, h := range map[string]http.HandlerFunc{
+		"1 GiB":             repeated(`{"state":[`, `{"x":"`+strings.Repeat("y", 1000)+`"}`, 1<<20, `],"auth_chain":[]}`),
+		"a million events":  repeated(`{"auth_chain":[`, `{"x":"`+strings.Repeat("y", 100)+`"}`, 1000000, `],"state":[]}`),
+		"a million servers": repeated(`{"servers_in_room":[`, `"s.example"`, 1000000, `],"state":[]}`),
+	} {
+		t.Run("join of "+name, func(t *testing.T) {
+			w := newWorld(t, h)
+			most := peak()
+			if _, err := w.SendJoin(ctx, acme, far, room, []byte(`{}`), "$e"); !errors.Is(err, ErrUnreachable) {
+				t.Errorf("got %v, want ErrUnreachable", err)
+			}
+			// What is held is at most maxState, and the collector lets garbage grow to as much again.
+			if grown := most(); grown > 2*maxState+128<<20 {
+				t.Errorf("the heap grew by %d MiB", grown>>20)
+			} else {
+				t.Logf("the heap grew by %d MiB at most", grown>>20)
+			}
+		})
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
