@@ -51,10 +51,15 @@ func (ls *lookups) do(ctx context.Context, db *storage.DB, q *lookup) error {
 		case <-q.done:
 			return q.err
 		case ls.places <- struct{}{}:
-			if list := ls.next(); len(list) > 0 {
+			list := ls.next()
+			if len(list) > 0 {
 				fillLookups(ctx, db, list)
 			}
 			<-ls.places
+			if len(list) == 0 { // somebody else is at it
+				<-q.done
+				return q.err
+			}
 		}
 	}
 }
