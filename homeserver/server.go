@@ -130,6 +130,9 @@ func (s *Server) build(ctx context.Context, d Deps) (err error) {
 	for _, t := range s.Config.Tenants {
 		names = append(names, t.Name)
 	}
+	if err := s.departures(ctx, names); err != nil {
+		return fmt.Errorf("domains that are not hosted any more: %w", err)
+	}
 	agreements, err := s.readAgreements(ctx)
 	if err != nil {
 		return fmt.Errorf("agreements: %w", err)

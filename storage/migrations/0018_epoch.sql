@@ -6,3 +6,8 @@ CREATE TABLE lost_ranges (
 	last_pos BIGINT NOT NULL,
 	found_ts BIGINT NOT NULL
 );
+
+CREATE TABLE departed_tenants (
+	tenant TEXT NOT NULL PRIMARY KEY,
+	departed_ts BIGINT NOT NULL
+) WITHOUT ROWID;

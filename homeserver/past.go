@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"hansa/matrix"
 	"hansa/storage"
 )
 
@@ -58,3 +59,13 @@ func WentBack(err error) bool { return errors.Is(err, storage.ErrWentBack) }
 
 // Unavailable tells whether New has failed because the database did not answer.
 func Unavailable(err error) bool { return errors.Is(err, storage.ErrUnavailable) }
+
+// departures suspends what tenants have agreed with domains that were tenants here and are not any more.
+func (s *Server) departures(ctx context.Context, hosted []matrix.ServerName) error {
+	var gone []matrix.ServerName
+	err := s.DB.Update(ctx, func(tx *storage.Tx) (err error) { gone, err = tx.Depart(hosted); return err })
+	for _, name := range gone {
+		s.log.WithField("tenant", name).Warn("this domain is not hosted any more; what others have agreed with it is suspended until they approve it again")
+	}
+	return err
+}
