@@ -116,19 +116,6 @@ type StateIDs struct {
 	AuthChainIDs []matrix.EventID `json:"auth_chain_ids"`
 }
 
-// State is the answer to state.
-//
-// spec: server-server-api#get_matrixfederationv1stateroomid
-type State struct {
-	PDUs      []jsontext.Value `json:"pdus"`
-	AuthChain []jsontext.Value `json:"auth_chain"`
-}
-
-// EventAuth is the answer to event_auth.
-type EventAuth struct {
-	AuthChain []jsontext.Value `json:"auth_chain"`
-}
-
 // MissingRequest is the body of POST /get_missing_events.
 //
 // spec: server-server-api#post_matrixfederationv1get_missing_eventsroomid
