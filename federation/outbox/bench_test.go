@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,6 +64,10 @@ func deliver(b *testing.B, database string, bad int) {
 	standardTuning := standard()
 	w.start(func(c *tuning) { *c = standardTuning })
 	before, events := w.db.Stats(), 0
+	var start, end syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &start); err != nil {
+		b.Fatal(err)
+	}
 	for i := 0; b.Loop(); i++ {
 		events++
 		mu.Lock()
@@ -75,6 +80,11 @@ func deliver(b *testing.B, database string, bad int) {
 		w.flushed(u.Server())
 	}
 	after := w.db.Stats()
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &end); err != nil {
+		b.Fatal(err)
+	}
+	spent := end.Utime.Nano() + end.Stime.Nano() - start.Utime.Nano() - start.Stime.Nano()
+	b.ReportMetric(float64(spent)/1000/float64(events), "cpu-us/event")
 	b.ReportMetric(float64(after.Commits-before.Commits)/float64(events), "commits/event")
 	b.ReportMetric(float64(after.Statements-before.Statements)/float64(events), "writes/event")
 	b.ReportMetric(float64(after.Reads-before.Reads)/float64(events), "reads/event")
