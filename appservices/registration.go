@@ -214,7 +214,7 @@ func (c *checker) url(raw string) *url.URL {
 }
 
 // strangers are names that nobody would give to the users, aliases or rooms of a bridge: an expression that fits them fits everything.
-var strangers = [...]string{"qxvzjkwpyhg", "k7f3c9e1x", "q"}
+func strangers() []string { return []string{"qxvzjkwpyhg", "k7f3c9e1x", "q"} }
 
 func (c *checker) namespaces(kind string, sigil byte, tenant matrix.ServerName, list []namespace) []Namespace {
 	if len(list) > maxNamespaces {
@@ -234,7 +234,7 @@ func (c *checker) namespaces(kind string, sigil byte, tenant matrix.ServerName, 
 			continue
 		}
 		ns := Namespace{Regex: n.Regex, Exclusive: n.Exclusive != nil && *n.Exclusive, re: re, example: example(n.Regex)}
-		if greedy := slices.ContainsFunc(strangers[:], func(s string) bool { return re.MatchString(string(sigil) + s + ":" + string(tenant)) }); greedy && ns.Exclusive {
+		if greedy := slices.ContainsFunc(strangers(), func(s string) bool { return re.MatchString(string(sigil) + s + ":" + string(tenant)) }); greedy && ns.Exclusive {
 			c.fail("%s: %.200q would reserve names that have nothing to do with the bridge; begin it with a prefix of its own", where, n.Regex)
 		} else if greedy {
 			c.warn("%s: %.200q fits every name", where, n.Regex)

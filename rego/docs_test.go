@@ -19,7 +19,7 @@ func TestDocs_SnippetsAreTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, doc := range append(packs, "../docs/policies.md", "../README.md") {
+	for _, doc := range append(packs, "../docs/policies.md", "../docs/bridges.md", "../README.md") {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
