@@ -31,7 +31,7 @@ func importTable() map[string]string {
 	const (
 		protocol = " matrix/... "
 		facts    = protocol + " storage storage/statemap policy rego "
-		room     = facts + " homeserver/stream homeserver/room homeserver/ratelimit federation "
+		room     = facts + " homeserver/stream homeserver/room homeserver/ratelimit homeserver/reply federation "
 	)
 	return map[string]string{
 		"matrix/...":              protocol,
@@ -42,6 +42,7 @@ func importTable() map[string]string {
 		"policy/...":              protocol + " storage rego policy/... ",
 		"federation":              protocol,
 		"homeserver/ratelimit":    protocol,
+		"homeserver/reply":        protocol + " storage ",
 		"homeserver/stream":       facts,
 		"homeserver/room":         facts + " homeserver/stream federation ",
 		"homeserver/membership":   room,

@@ -1,24 +1,19 @@
 package fedserver
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"strconv"
-	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sirupsen/logrus"
 
+	"hansa/homeserver/reply"
 	"hansa/homeserver/ratelimit"
 	"hansa/homeserver/room"
 	"hansa/matrix"
-	"hansa/storage"
 )
 
 // front is what every request goes through: request ID, recovery, routing, errors. The endpoints verify who asks.
@@ -35,7 +30,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(r.TransferEncoding) > 0 {
 		h.Set("Connection", "close") // where it ends is not what a proxy in front may have thought: nothing after it is read
 	}
-	q := &request{Request: r, id: requestID(), ip: f.api.address(r)}
+	q := &request{Request: r, id: reply.RequestID(), ip: f.api.address(r)}
 	h.Set("X-Request-Id", q.id)
 	c := &counted{ResponseWriter: w}
 	defer func() { f.api.metrics.requests.WithLabelValues(strconv.Itoa(c.status)).Inc() }()
@@ -76,12 +71,6 @@ func (c *counted) WriteHeader(status int) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
-
-func requestID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
-}
 
 func (f *front) recover(w http.ResponseWriter, q *request) {
 	if p := recover(); p != nil {
@@ -163,67 +152,17 @@ func (a *API) checkACL(q *request) error {
 
 // writeError is the one place where errors become answers.
 func (f *front) writeError(w http.ResponseWriter, q *request, err error) {
-	log := f.api.Log.WithFields(logrus.Fields{"request_id": q.id, "origin": q.origin, "destination": q.as, "err": err})
-	var me *matrix.Error
+	log := f.api.Log.WithFields(logrus.Fields{"origin": q.origin, "destination": q.as})
 	switch {
-	case errors.As(err, &me):
-		log.Debug("request refused")
-	case errors.Is(err, storage.ErrUnavailable):
-		log.Warn("database not available")
-		me = storage.Unavailable(err)
 	case errors.Is(err, room.ErrUndecided):
-		log.Warn("policy could not decide")
-		me = matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The policy cannot decide at present; try again later.").With("retry_after_ms", 5000)
+		log.WithError(err).Warn("policy could not decide")
+		err = matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The policy cannot decide at present; try again later.").With("retry_after_ms", 5000)
 	case errors.Is(err, room.ErrUnknownRoom):
-		me = matrix.Forbidden("Your server is not in this room.") // the same answer as for a room that exists
-	case q.Context().Err() != nil:
-		return // the other server went away
-	default:
-		log.Error("request failed")
-		me = matrix.Errorf(http.StatusInternalServerError, matrix.CodeUnknown, "Something went wrong in the server. The request's ID is %s.", q.id)
+		err = matrix.Forbidden("Your server is not in this room.") // the same answer as for a room that exists
 	}
-	body := make(map[string]any, len(me.Extra)+2)
-	for k, v := range me.Extra {
-		body[k] = v
-	}
-	body["errcode"], body["error"] = me.Code, me.Message
-	if ms, ok := me.Extra["retry_after_ms"]; ok {
-		if n, perr := strconv.ParseInt(fmt.Sprint(ms), 10, 64); perr == nil {
-			w.Header().Set("Retry-After", fmt.Sprint((n+999)/1000))
-		}
-	}
-	if werr := writeJSON(w, me.Status, body); werr != nil {
-		log.WithField("write_err", werr).Debug("answer not written")
-	}
+	reply.Refuse(q.Context(), w, log, q.id, err)
 }
 
-// writeJSON writes an answer.
-func writeJSON(w http.ResponseWriter, status int, v any) error {
-	b, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
-	}
-	return writeRaw(w, status, b)
-}
-
-// writeTimeout is how long another server may take to read an answer.
-const writeTimeout = 2 * time.Minute
-
-// writeRaw writes an answer that is JSON already.
-func writeRaw(w http.ResponseWriter, status int, b []byte) error {
-	conn := begin(w, status, len(b))
-	defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the next request starts afresh
-	_, _ = w.Write(b)                                         // when the other server went away, there is nobody to tell
-	return nil
-}
-
-// begin writes the head of an answer of so many bytes.
-func begin(w http.ResponseWriter, status, size int) *http.ResponseController {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(size))
-	conn := http.NewResponseController(w)
-	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // some connections have no deadlines
-	w.WriteHeader(status)
-	return conn
-}
+// writeJSON and writeRaw end a handler.
+func writeJSON(w http.ResponseWriter, status int, v any) error   { return reply.JSON(w, status, v) }
+func writeRaw(w http.ResponseWriter, status int, b []byte) error { return reply.Raw(w, status, b) }

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"hansa/homeserver/reply"
 )
 
 // events is a member of an answer that is a list of events.
@@ -34,8 +35,8 @@ func writeEvents[T ~[]byte](w http.ResponseWriter, rest map[string]any, lists ..
 			size += len(e)
 		}
 	}
-	conn := begin(w, http.StatusOK, size)
-	defer func() { _ = conn.SetWriteDeadline(time.Time{}) }() // the next request starts afresh
+	conn := reply.Begin(w, http.StatusOK, size)
+	defer reply.End(conn)
 	out := bufio.NewWriterSize(w, 32<<10)
 	separator := byte('{')
 	for _, l := range lists {

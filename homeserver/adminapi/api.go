@@ -12,8 +12,6 @@ package adminapi
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,12 +20,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sirupsen/logrus"
 
 	"hansa/federation/agreement"
 	"hansa/homeserver/account"
+	"hansa/homeserver/reply"
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/policy"
@@ -130,9 +127,7 @@ func dotted(escaped string) bool {
 }
 
 func (a *API) serve(w http.ResponseWriter, q *request, operator bool) {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	q.id = hex.EncodeToString(b[:])
+	q.id = reply.RequestID()
 	w.Header().Set("X-Request-Id", q.id)
 	start := a.Now()
 	defer func() {
@@ -250,38 +245,11 @@ func (a *API) ask(q *request, point policy.Point, action string, tenant matrix.S
 
 // writeError is the one place where errors become answers.
 func (a *API) writeError(w http.ResponseWriter, q *request, err error) {
-	var me *matrix.Error
-	switch {
-	case errors.As(err, &me):
-	case errors.Is(err, storage.ErrUnavailable):
-		a.Log.WithFields(logrus.Fields{"request_id": q.id, "err": err}).Warn("database not available")
-		me = matrix.Errorf(http.StatusServiceUnavailable, matrix.CodeUnknown, "The database is not available at the moment. Please try again.")
-	case q.Context().Err() != nil:
-		return // the client went away
-	default:
-		a.Log.WithFields(logrus.Fields{"request_id": q.id, "err": err}).Error("request failed")
-		me = matrix.Errorf(http.StatusInternalServerError, matrix.CodeUnknown, "Something went wrong in the server. The request's ID is %s.", q.id)
-	}
-	body := map[string]any{}
-	for k, v := range me.Extra {
-		body[k] = v
-	}
-	body["errcode"], body["error"] = me.Code, me.Message
-	if werr := writeJSON(w, me.Status, body); werr != nil {
-		a.Log.WithFields(logrus.Fields{"request_id": q.id, "err": werr}).Debug("answer not written")
-	}
+	reply.Refuse(q.Context(), w, a.Log, q.id, err)
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) error {
-	b, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(b) // if the client went away there is nobody to tell
-	return nil
-}
+// writeJSON ends a handler.
+func writeJSON(w http.ResponseWriter, status int, v any) error { return reply.JSON(w, status, v) }
 
 // client describes where the request came from; on the unix socket it has no address.
 func (q *request) client() account.Client {

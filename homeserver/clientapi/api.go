@@ -12,8 +12,6 @@
 package clientapi
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,19 +19,16 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/sirupsen/logrus"
 
 	"hansa/homeserver/account"
+	"hansa/homeserver/reply"
 	"hansa/homeserver/room"
 	"hansa/matrix"
 	"hansa/policy"
-	"hansa/storage"
 )
 
 // handler answers one request. An error that it returns is written for it, unless something was written already.
@@ -109,18 +104,12 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	q := &request{Request: r, id: requestID(), ip: AddressOf(r, f.api.Proxies)}
+	q := &request{Request: r, id: reply.RequestID(), ip: AddressOf(r, f.api.Proxies)}
 	h.Set("X-Request-Id", q.id)
 	defer f.recover(w, q)
 	if err := f.serve(w, q); err != nil {
 		f.writeError(w, q, err)
 	}
-}
-
-func requestID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 func (f *front) recover(w http.ResponseWriter, q *request) {
@@ -282,60 +271,15 @@ func (a *API) tenantOfHost(host string) matrix.ServerName {
 //
 // spec: client-server-api#standard-error-response
 func (f *front) writeError(w http.ResponseWriter, q *request, err error) {
-	log := f.api.Log.WithFields(logrus.Fields{"request_id": q.id, "err": err})
-	var me *matrix.Error
-	switch {
-	case errors.As(err, &me):
-	case errors.Is(err, storage.ErrUnavailable):
-		log.Warn("database not available")
-		me = storage.Unavailable(err)
-	case errors.Is(err, room.ErrUnknownRoom):
-		me = matrix.Forbidden("You are not in this room.") // the same answer as for a room that exists
-	case q.Context().Err() != nil:
-		return // the client went away
-	default:
-		log.Error("request failed")
-		me = matrix.Errorf(http.StatusInternalServerError, matrix.CodeUnknown, "Something went wrong in the server. The request's ID is %s.", q.id)
+	if errors.Is(err, room.ErrUnknownRoom) {
+		err = matrix.Forbidden("You are not in this room.") // the same answer as for a room that exists
 	}
-	body := make(map[string]any, len(me.Extra)+2)
-	for k, v := range me.Extra {
-		body[k] = v
-	}
-	if me.Code != "" { // the first answer of user-interactive authentication is no error
-		body["errcode"], body["error"] = me.Code, me.Message
-	}
-	if ms, ok := me.Extra["retry_after_ms"]; ok {
-		var n int64
-		if _, serr := fmt.Sscan(fmt.Sprint(ms), &n); serr == nil {
-			w.Header().Set("Retry-After", fmt.Sprint((n+999)/1000))
-		}
-	}
-	if werr := writeJSON(w, me.Status, body); werr != nil {
-		log.WithField("write_err", werr).Debug("answer not written")
-	}
+	reply.Refuse(q.Context(), w, f.api.Log, q.id, err)
 }
 
-// writeJSON writes an answer.
-func writeJSON(w http.ResponseWriter, status int, v any) error {
-	b, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
-	}
-	return writeRaw(w, status, b)
-}
-
-// writeRaw writes an answer that is JSON already.
-func writeRaw(w http.ResponseWriter, status int, b []byte) error {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(b)))
-	w.WriteHeader(status)
-	_, err := w.Write(b)
-	if err != nil {
-		return nil // the client went away; there is nobody to tell
-	}
-	return nil
-}
+// writeJSON and writeRaw end a handler.
+func writeJSON(w http.ResponseWriter, status int, v any) error   { return reply.JSON(w, status, v) }
+func writeRaw(w http.ResponseWriter, status int, b []byte) error { return reply.Raw(w, status, b) }
 
 // empty is the answer of requests that have nothing to say.
 func empty(w http.ResponseWriter) error { return writeRaw(w, http.StatusOK, []byte("{}")) }
