@@ -63,7 +63,7 @@ func (s *Server) Run(ctx context.Context) error {
 	maps.Copy(all, s.federationServices())
 	for name, run := range all {
 		services.Go(func() error {
-			if err := run(background); err != nil && !(background.Err() != nil && errors.Is(err, context.Canceled)) {
+			if err := s.Stream.Keep(background, name, run); err != nil && !(background.Err() != nil && errors.Is(err, context.Canceled)) {
 				s.log.WithError(err).WithField("service", name).Error("a service ended")
 				return fmt.Errorf("%s: %w", name, err)
 			}

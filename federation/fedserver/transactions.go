@@ -16,6 +16,7 @@ import (
 
 	"hansa/federation"
 	"hansa/homeserver/room"
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/canonicaljson"
 	"hansa/matrix/event"
@@ -114,7 +115,12 @@ func (t *transaction) run(pdus, edus []jsontext.Value) ([]byte, error) {
 	var g errgroup.Group
 	g.SetLimit(roomsAtOnce)
 	for _, id := range rooms {
-		g.Go(func() error { t.room(id, byRoom[id]); return nil })
+		g.Go(func() error {
+			if err := stream.Guard(func() error { t.room(id, byRoom[id]); return nil }); err != nil {
+				t.sendAgain(err) // a bug: the others are dealt with, and these come again
+			}
+			return nil
+		})
 	}
 	_ = g.Wait() // each result is in t
 	if t.again == nil {

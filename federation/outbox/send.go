@@ -14,13 +14,15 @@ import (
 
 	"hansa/federation"
 	"hansa/federation/fedclient"
+	"hansa/homeserver/stream"
 	"hansa/storage"
 )
 
 // attempt sends one transaction to a server, and decides what comes next.
 func (s *session) attempt(ctx context.Context, d *destination) {
 	began := time.Now()
-	t, err := s.deliver(ctx, d)
+	var t *transaction
+	err := stream.Guard(func() (err error) { t, err = s.deliver(ctx, d); return err })
 	if t != nil && err != nil && s.quarantine(ctx, d, t, err) {
 		err = nil
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/storage"
 )
@@ -180,16 +181,23 @@ func (s *Service) tryTake(ctx context.Context, l *live, list []*arrival) (again 
 			end()
 			break
 		}
-		n := 0
-		for n < len(list) && (n == 0 || whole || l.wanted.Load() == 0) {
-			b.one(list[n])
-			n++
-		}
-		list = list[n:]
 		var wait func() error
-		wait, err = b.commit()
+		err = stream.Guard(func() (err error) { // a bug must not leave the room locked
+			n := 0
+			for n < len(list) && (n == 0 || whole || l.wanted.Load() == 0) {
+				b.one(list[n])
+				n++
+			}
+			list = list[n:]
+			wait, err = b.commit()
+			return err
+		})
 		l.mu.Unlock()
 		end()
+		if bug := (*stream.PanicError)(nil); errors.As(err, &bug) {
+			s.log.WithError(err).WithField("room_id", l.id).WithField("stack", bug.Stack).Error("panic while events were taken into a room; it is read again")
+			s.drop(l)
+		}
 		if wait != nil {
 			parts, waits = append(parts, b), append(waits, wait)
 		} else if b.stale {

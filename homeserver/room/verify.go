@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/event"
 	"hansa/matrix/signing"
@@ -131,19 +132,29 @@ func (s *Service) findKeys(ctx context.Context, events []*event.Event) map[signe
 }
 
 // spread calls fn for each number below n, so many at a time. Others get their turn after each call, so that a large room does not keep
-// everybody else waiting.
+// everybody else waiting. A panic in one of the calls goes on in the caller, where the request or the job ends by it.
 func spread(n, workers int, fn func(i int)) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
+	var bug atomic.Pointer[error]
 	for range min(n, workers) {
 		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				fn(i)
-				runtime.Gosched()
+			err := stream.Guard(func() error {
+				for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+					fn(i)
+					runtime.Gosched()
+				}
+				return nil
+			})
+			if err != nil {
+				bug.Store(&err)
 			}
 		})
 	}
 	wg.Wait()
+	if err := bug.Load(); err != nil {
+		panic(*err)
+	}
 }
 
 // verifyWith checks the signatures that the event must carry.

@@ -13,8 +13,8 @@ import (
 type Follower struct {
 	// Name is the cursor's name, and that of the lease.
 	Name string
-	// Handle deals with entries up to a position. It may be given the same entries again. When it returns an error the same
-	// range comes again after a pause.
+	// Handle deals with entries up to a position. It may be given the same entries again. When it returns an error, or
+	// panics, the same range comes again after a pause; one that panics in the same way three times in a row is switched off.
 	Handle func(ctx context.Context, entries []storage.Entry, upto int64) error
 	// SaveEvery is how long the cursor may lag behind in the database, and so how much may come again after a crash; 0 means half a second.
 	SaveEvery time.Duration
@@ -61,12 +61,20 @@ func (s *Stream) run(ctx context.Context, f Follower, l *Lease) error {
 		}
 		entries, upto, err := s.Read(ctx, pos)
 		if err == nil && upto > pos {
-			err = f.Handle(ctx, entries, upto)
+			err = Guard(func() error { return f.Handle(ctx, entries, upto) })
 		}
 		if errors.Is(err, storage.ErrNotHeld) {
 			return err
 		}
+		if !r.panics.again(err) {
+			s.metrics.panics.WithLabelValues(f.Name).Inc()
+			s.disable(ctx, f.Name, err)
+			return r.save(pos)
+		}
 		if err != nil {
+			if r.panics.n > 0 {
+				s.metrics.panics.WithLabelValues(f.Name).Inc()
+			}
 			if !r.pause(ctx, err) {
 				return r.save(pos)
 			}
@@ -92,6 +100,7 @@ type runner struct {
 	saved   int64
 	savedAt time.Time
 	retry   time.Duration
+	panics  panics
 }
 
 // wait returns when there is something after a position or it is time to save that, false when ctx ends.

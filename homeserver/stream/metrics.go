@@ -11,6 +11,8 @@ type metrics struct {
 	refused  prometheus.Counter
 	taken    prometheus.Counter
 	lost     prometheus.Counter
+	panics   *prometheus.CounterVec
+	disabled *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer, s *Stream) (*metrics, error) {
@@ -24,11 +26,13 @@ func newMetrics(r prometheus.Registerer, s *Stream) (*metrics, error) {
 		taken: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_stream_leases_taken_total", Help: "Leases of followers that this node took."}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_stream_leases_lost_total",
 			Help: "Leases of followers that this node lost without giving them back."}),
+		panics:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "hansa_stream_job_panics_total", Help: "Panics in jobs that run beside requests, by job."}, []string{"job"}),
+		disabled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "hansa_stream_jobs_disabled_bool", Help: "1 for a job that was switched off because it has panicked in the same way three times in a row."}, []string{"job"}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.looks, m.messages, m.refused, m.taken, m.lost,
+	for _, c := range []prometheus.Collector{m.looks, m.messages, m.refused, m.taken, m.lost, m.panics, m.disabled,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hansa_stream_leases_held_count", Help: "Leases of followers that this node holds."},
 			func() float64 { return float64(s.keeper.count()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "hansa_stream_nats_connected_bool",
