@@ -140,7 +140,7 @@ func (k *seeker) page(ctx context.Context, w *walk, root matrix.RoomID, q TreeQu
 			here = append(here, f.sum)
 		}
 	}
-	return t, k.s.describeAll(ctx, here)
+	return t, k.describe(ctx, here)
 }
 
 // next finds the next room that the caller may be shown; nil at the end.

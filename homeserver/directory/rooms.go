@@ -181,6 +181,7 @@ func (s *Service) partner(ctx context.Context, c Caller, server matrix.ServerNam
 // scan goes through a list until a page is full. It returns one page and whether there is another.
 func (s *Service) scan(ctx context.Context, c Caller, tenant matrix.ServerName, q Query, at *storage.PublishedRoom, dir storage.Direction) ([]*Listed, bool, error) {
 	out := []*Listed{}
+	k := s.seeker(c, tenant)
 	for {
 		var batch []storage.PublishedRoom
 		err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
@@ -191,7 +192,7 @@ func (s *Service) scan(ctx context.Context, c Caller, tenant matrix.ServerName, 
 			return nil, false, err
 		}
 		for i := range batch {
-			l, err := s.listed(ctx, c, tenant, q, &batch[i])
+			l, err := s.listed(ctx, k, tenant, q, &batch[i])
 			if err != nil {
 				return nil, false, err
 			}
@@ -211,8 +212,8 @@ func (s *Service) scan(ctx context.Context, c Caller, tenant matrix.ServerName, 
 }
 
 // listed returns an entry of a list, nil for one that is not asked for or that the caller may not find.
-func (s *Service) listed(ctx context.Context, c Caller, tenant matrix.ServerName, q Query, p *storage.PublishedRoom) (*Listed, error) {
-	l, err := s.describe(ctx, p.RoomID)
+func (s *Service) listed(ctx context.Context, k *seeker, tenant matrix.ServerName, q Query, p *storage.PublishedRoom) (*Listed, error) {
+	l, err := k.listing(ctx, p.RoomID)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +221,7 @@ func (s *Service) listed(ctx context.Context, c Caller, tenant matrix.ServerName
 	if !q.wants(l) {
 		return nil, nil
 	}
-	found, err := s.mayFind(ctx, c, tenant, p.RoomID)
+	found, err := s.mayFind(ctx, k.c, tenant, p.RoomID)
 	if err != nil || !found {
 		return nil, err
 	}
@@ -236,19 +237,37 @@ func (q *Query) wants(l *Listed) bool {
 		strings.Contains(strings.ToLower(l.CanonicalAlias), term)
 }
 
-// describe is what a list says of a room.
+// listing is what a list says of a room.
 //
 // spec: client-server-api#get_matrixclientv3publicrooms
-func (s *Service) describe(ctx context.Context, id matrix.RoomID) (*Listed, error) {
+func (k *seeker) listing(ctx context.Context, id matrix.RoomID) (*Listed, error) {
 	l := &Listed{RoomID: id}
-	err := s.Rooms.Look(ctx, id, func(v room.View) {
+	found := map[string]*event.Event{}
+	var senders []matrix.UserID
+	err := k.s.Rooms.Look(ctx, id, func(v room.View) {
 		state := func(typ string) *event.Event { return v.State(typ, "") }
 		l.Joined, l.JoinRule = v.Joined(), v.Rules().JoinRule()
 		l.RoomType = text(state(auth.TypeCreate), "type")
 		l.WorldReadable = text(state("m.room.history_visibility"), "history_visibility") == "world_readable"
-		l.show(state)
+		for _, typ := range summaryTypes() {
+			if e := state(typ); e != nil {
+				found[typ], senders = e, append(senders, e.Sender)
+			}
+		}
 	})
-	return l, err
+	if err == nil {
+		err = k.meet(ctx, senders)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.show(func(typ string) *event.Event {
+		if e := found[typ]; e != nil && k.tells(e) {
+			return e
+		}
+		return nil
+	})
+	return l, nil
 }
 
 // show takes over what people have said of a room.

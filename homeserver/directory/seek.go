@@ -221,7 +221,11 @@ func (k *seeker) children(ctx context.Context, id matrix.RoomID, suggested bool)
 // show leaves out of the rooms of a space what the caller may not hear of: rooms that policy hides, what people have said of whom a user may
 // not know, rooms and servers with which the tenant has nothing to do.
 func (k *seeker) show(ctx context.Context, list []*Child, here map[matrix.RoomID]bool) ([]*Child, error) {
-	if err := k.meet(ctx, list); err != nil {
+	senders := make([]matrix.UserID, len(list))
+	for i, c := range list {
+		senders[i] = c.Sender
+	}
+	if err := k.meet(ctx, senders); err != nil {
 		return nil, err
 	}
 	known := make([]matrix.RoomID, 0, len(here))
@@ -264,16 +268,16 @@ func (k *seeker) show(ctx context.Context, list []*Child, here map[matrix.RoomID
 	return out, nil
 }
 
-// meet finds out of which people who put rooms into a space the caller may know.
-func (k *seeker) meet(ctx context.Context, list []*Child) error {
+// meet finds out of which people a user may know.
+func (k *seeker) meet(ctx context.Context, people []matrix.UserID) error {
 	if k.c.Server != "" {
 		return nil
 	}
 	var users []matrix.UserID
-	for _, c := range list {
-		if _, ok := k.known[c.Sender]; !ok {
-			k.known[c.Sender] = false
-			users = append(users, c.Sender)
+	for _, u := range people {
+		if _, ok := k.known[u]; !ok {
+			k.known[u] = false
+			users = append(users, u)
 		}
 	}
 	if len(users) == 0 {

@@ -18,6 +18,7 @@ import (
 const (
 	typeSpace = "m.space" // of rooms
 	typeChild = "m.space.child"
+	megolm    = "m.megolm.v1.aes-sha2"
 
 	// maxChildren is how many rooms of one space are looked at, maxOrder the longest place that a space gives one of them.
 	maxChildren = 2000
@@ -113,6 +114,20 @@ func compareChildren(a, b *Child) int {
 	return cmp.Or(cmp.Compare(a.Content.Order, b.Content.Order), cmp.Compare(a.OriginServerTS, b.OriginServerTS), cmp.Compare(a.RoomID, b.RoomID))
 }
 
+// tells tells whether the caller may hear what somebody has set for a room; meet was asked about them.
+func (k *seeker) tells(e *event.Event) bool {
+	return k.c.Server != "" || k.known[e.Sender] || !isSaying(e.Type)
+}
+
+// isSaying tells whether state of a type holds words or pictures of whoever has set it.
+func isSaying(typ string) bool {
+	switch typ {
+	case "m.room.name", "m.room.topic", "m.room.avatar", typeCanonical:
+		return true
+	}
+	return false
+}
+
 // summaryTypes is the state that a summary is made of, besides what policy is told of a room anyway.
 func summaryTypes() []string {
 	return []string{"m.room.name", "m.room.topic", "m.room.avatar", typeCanonical, "m.room.guest_access", "m.room.encryption", "m.room.join_rules"}
@@ -154,7 +169,7 @@ func (s *Service) Summary(ctx context.Context, c Caller, id matrix.RoomID, via, 
 	f.sum.Children = nil
 	if f.here {
 		f.sum.Membership = st.facts.Membership
-		return f.sum, s.describeAll(ctx, []*Summary{f.sum})
+		return f.sum, k.describe(ctx, []*Summary{f.sum})
 	}
 	if server, err := k.invitedBy(ctx, id); err == nil && server != "" {
 		f.sum.Membership = auth.Invite
@@ -237,7 +252,7 @@ func (s *Service) ServeHierarchy(ctx context.Context, as, origin matrix.ServerNa
 			}
 		}
 	}
-	if err := s.describeAll(ctx, list); err != nil {
+	if err := k.describe(ctx, list); err != nil {
 		return nil, err
 	}
 	for i, sum := range list {
@@ -254,8 +269,9 @@ func (s *Service) ServeHierarchy(ctx context.Context, as, origin matrix.ServerNa
 	return out, nil
 }
 
-// describeAll fills in the summaries of rooms that are known here, with two queries for all of them. What policy withholds is left out.
-func (s *Service) describeAll(ctx context.Context, list []*Summary) error {
+// describe fills in the summaries of rooms that are known here, with two queries for all of them. What policy withholds is left out, and what people
+// have said of a room of whom a user may not know, though they may have left it long ago.
+func (k *seeker) describe(ctx context.Context, list []*Summary) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -265,7 +281,7 @@ func (s *Service) describeAll(ctx context.Context, list []*Summary) error {
 	}
 	var state map[matrix.RoomID][]*storage.Event
 	var counts map[matrix.RoomID]storage.MemberCounts
-	err := s.DB.View(ctx, func(tx *storage.Tx) (err error) {
+	err := k.s.DB.View(ctx, func(tx *storage.Tx) (err error) {
 		if state, err = tx.LoadStateTypes(ids, summaryTypes()); err != nil {
 			return err
 		}
@@ -275,17 +291,28 @@ func (s *Service) describeAll(ctx context.Context, list []*Summary) error {
 	if err != nil {
 		return err
 	}
+	var senders []matrix.UserID
+	for _, events := range state {
+		for _, e := range events {
+			senders = append(senders, e.Sender)
+		}
+	}
+	if err := k.meet(ctx, senders); err != nil {
+		return err
+	}
 	for _, sum := range list {
 		found := map[string]*event.Event{}
 		for _, e := range state[sum.RoomID] {
-			if *e.StateKey == "" && e.Flags&storage.Withheld == 0 {
+			if *e.StateKey == "" && e.Flags&storage.Withheld == 0 && k.tells(e.Event) {
 				found[e.Type] = e.Event
 			}
 		}
 		sum.Joined = counts[sum.RoomID].Joined
 		sum.Listed.show(func(typ string) *event.Event { return found[typ] })
 		if e := found["m.room.encryption"]; e != nil {
-			sum.Encryption, _ = event.ContentString(e, "algorithm")
+			if name := text(e, "algorithm"); name == megolm || k.c.Server != "" || k.known[e.Sender] {
+				sum.Encryption = name
+			}
 		}
 		if e := found["m.room.join_rules"]; e != nil && (sum.JoinRule == auth.JoinRuleRestricted || sum.JoinRule == auth.JoinRuleKnockRestricted) {
 			sum.AllowedRooms = auth.AllowedRooms(e.Content)

@@ -306,3 +306,36 @@ func TestP294_RoomSummary(t *testing.T) {
 		is(t, "without a token", s.Do("GET", path(open), "", nil), 401, "M_MISSING_TOKEN")
 	})
 }
+
+// A room that somebody has named and left is told of without the name to those who may not know of that person.
+func TestP293_NamesByPeopleOutOfReach(t *testing.T) {
+	t.Parallel()
+	each(t, hstest.Options{Policy: campPolicy()}, func(t *testing.T, s *hstest.Server) {
+		mara, sid, sue := s.User("mara", "marketing"), s.User("sid", "sales"), s.User("sue", "suppliers")
+		id := mara.CreateRoom(object{"preset": "public_chat", "room_version": "11", "name": "Canary name", "topic": "Canary topic", "visibility": "public",
+			"power_level_content_override": object{"users": object{string(mara.ID): 100, string(sid.ID): 100}}})
+		sid.Join(id)
+		top := space(sid, object{"preset": "public_chat"}, id)
+		paths := []string{treePath(top, ""), treePath(id, ""), "/_matrix/client/v1/room_summary/" + hstest.Esc(id), "/publicRooms"}
+		for _, path := range paths[1:] {
+			if a := sue.Try("GET", path, nil); strings.Contains(string(a.Raw), id) {
+				t.Errorf("with mara inside, %s: %s", path, a.Raw)
+			}
+		}
+		mara.Must("POST", "/rooms/"+hstest.Esc(id)+"/leave", object{})
+		for _, path := range paths {
+			if a := sue.Must("GET", path, nil); strings.Contains(string(a.Raw), "Canary") || !strings.Contains(string(a.Raw), id) {
+				t.Errorf("to sue, %s: %s", path, a.Raw)
+			}
+			if a := sid.Must("GET", path, nil); !strings.Contains(string(a.Raw), "Canary name") || !strings.Contains(string(a.Raw), "Canary topic") {
+				t.Errorf("to sid, %s: %s", path, a.Raw)
+			}
+		}
+		sid.Must("PUT", "/rooms/"+hstest.Esc(id)+"/state/m.room.name/", object{"name": "Sid's name"})
+		for _, path := range paths {
+			if a := sue.Must("GET", path, nil); !strings.Contains(string(a.Raw), "Sid's name") {
+				t.Errorf("a name by somebody in reach, %s: %s", path, a.Raw)
+			}
+		}
+	})
+}
