@@ -42,6 +42,10 @@ func TestF90_RequestSmuggling(t *testing.T) {
 	const head = "PUT /_matrix/federation/v1/send/x HTTP/1.1\r\nHost: one.example\r\n"
 	for name, text := range map[string]string{
 		"both lengths":       head + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + next,
+		"the other way":      head + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n2\r\n{}\r\n0\r\n\r\n" + next,
+		"the other case":     head + "content-length: 5\r\ntransfer-encoding: CHUNKED\r\n\r\n0\r\n\r\n" + next,
+		"folded":             head + "Transfer-Encoding:\r\n chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + next,
+		"chunks end in LF":   head + "Transfer-Encoding: chunked\r\n\r\n2;a\n{}\r\n0\r\n\r\n" + next,
 		"unknown encoding":   head + "Transfer-Encoding: xchunked\r\n\r\n" + next,
 		"two encodings":      head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + next,
 		"two lengths":        head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}   " + next,
@@ -62,6 +66,10 @@ func TestF90_RequestSmuggling(t *testing.T) {
 		}
 		if n := strings.Count(string(all), "HTTP/1.1 "); n != 1 || strings.Contains(string(all), `"server"`) {
 			t.Errorf("%s: %d answers: %s", name, n, all)
+		}
+		// What nobody can read is 400; an encoding that nobody knows is 501.
+		if status := strings.SplitN(string(all), "\r\n", 2)[0]; !strings.Contains(status, " 400 ") && !(strings.Contains(name, "encoding") && strings.Contains(status, " 501 ")) {
+			t.Errorf("%s: %s, want 400", name, status)
 		}
 	}
 }
