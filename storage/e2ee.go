@@ -56,6 +56,13 @@ func (tx *Tx) LockDevices(user matrix.UserID, devices []matrix.DeviceID) (int64,
 // LoadDeviceKeys returns the keys of the devices of several users, ordered by user and device. A user who exists and has no
 // such device has one entry without Keys; one who does not exist, or is deactivated, has none.
 func (tx *Tx) LoadDeviceKeys(users []matrix.UserID) ([]DeviceKeys, error) {
+	return tx.deviceKeys(users, `SELECT u.user_id, COALESCE(k.device_id, ''), COALESCE(d.display_name, ''), k.keys FROM users u
+		LEFT JOIN device_keys k ON k.user_id = u.user_id LEFT JOIN devices d ON d.user_id = k.user_id AND d.device_id = k.device_id
+		WHERE u.user_id SET($1) AND u.deactivated = 0 ORDER BY 1, 2`)
+}
+
+// deviceKeys runs a statement about users that yields a user, a device, its name and its keys.
+func (tx *Tx) deviceKeys(users []matrix.UserID, q string) ([]DeviceKeys, error) {
 	var out []DeviceKeys
 	if len(users) == 0 {
 		return nil, nil
@@ -69,9 +76,7 @@ func (tx *Tx) LoadDeviceKeys(users []matrix.UserID) ([]DeviceKeys, error) {
 		d.UserID, d.DeviceID, d.DisplayName = matrix.UserID(goText(user)), matrix.DeviceID(goText(device)), goText(name)
 		out = append(out, d)
 		return nil
-	}, `SELECT u.user_id, COALESCE(k.device_id, ''), COALESCE(d.display_name, ''), k.keys FROM users u
-		LEFT JOIN device_keys k ON k.user_id = u.user_id LEFT JOIN devices d ON d.user_id = k.user_id AND d.device_id = k.device_id
-		WHERE u.user_id SET($1) AND u.deactivated = 0 ORDER BY 1, 2`, setOf(tx, users))
+	}, q, setOf(tx, users))
 	return out, err
 }
 

@@ -130,21 +130,7 @@ func (tx *Tx) DropRemoteLists(users []matrix.UserID) error {
 // LoadRemoteDevices returns the devices of several users of other servers, ordered by user and device. Their keys are as their
 // servers sent them, with signatures and without unsigned.
 func (tx *Tx) LoadRemoteDevices(users []matrix.UserID) ([]DeviceKeys, error) {
-	var out []DeviceKeys
-	if len(users) == 0 {
-		return nil, nil
-	}
-	err := tx.query(func(r *sql.Rows) error {
-		var user, device, name string
-		var d DeviceKeys
-		if err := r.Scan(&user, &device, &name, &d.Keys); err != nil {
-			return err
-		}
-		d.UserID, d.DeviceID, d.DisplayName = matrix.UserID(goText(user)), matrix.DeviceID(goText(device)), goText(name)
-		out = append(out, d)
-		return nil
-	}, `SELECT user_id, device_id, display_name, keys FROM remote_devices WHERE user_id SET($1) ORDER BY 1, 2`, setOf(tx, users))
-	return out, err
+	return tx.deviceKeys(users, `SELECT user_id, device_id, display_name, keys FROM remote_devices WHERE user_id SET($1) ORDER BY 1, 2`)
 }
 
 // CountRemoteDevices returns how many devices are kept of a user.

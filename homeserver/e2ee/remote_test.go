@@ -106,11 +106,7 @@ func TestQueryKeys_OtherServer(t *testing.T) {
 // A user whom the server does not know keeps nobody from the keys of others, and is asked for again.
 func TestQueryKeys_UnknownThere(t *testing.T) {
 	each(t, func(w *world) {
-		a := w.device(anna, "A").ready(0)
-		w.peers.put(far, 5, "F1")
-		r := w.room("!r:acme.example")
-		r.member(anna, "join")
-		r.member(far, "join")
+		a, r := w.together()
 		r.member(far2, "join")
 		k := w.query(a, far, far2)
 		if _, ok := k.DeviceKeys[far2]; ok || deviceIDs(k, far) != "F1 Phone F1" || len(k.Failures) != 0 {
@@ -183,14 +179,20 @@ func TestP306_P307_KeysOfDeniedUsers(t *testing.T) {
 	})
 }
 
+// together is a device of ours and the room that its user shares with somebody of another server.
+func (w *world) together() (*device, *testRoom) {
+	a := w.device(anna, "A").ready(0)
+	w.peers.put(far, 5, "F1")
+	r := w.room("!r:acme.example")
+	r.member(anna, "join")
+	r.member(far, "join")
+	return a, r
+}
+
 // A kept list is not shown to whom policy keeps away.
 func TestP306_KeptListOfDeniedUser(t *testing.T) {
 	each(t, func(w *world) {
-		a := w.device(anna, "A").ready(0)
-		w.peers.put(far, 5, "F1")
-		r := w.room("!r:acme.example")
-		r.member(anna, "join")
-		r.member(far, "join")
+		a, _ := w.together()
 		w.query(a, far)
 		w.wall.deny(anna, far)
 		if k := w.query(a, far); len(k.DeviceKeys) != 0 {
@@ -276,11 +278,7 @@ func TestUploadSignatures_OtherServer(t *testing.T) {
 // TestSpec37_DeviceListUpdates follows a list by updates, and fetches it where one was missed.
 func TestSpec37_DeviceListUpdates(t *testing.T) {
 	each(t, func(w *world) {
-		a := w.device(anna, "A").ready(0)
-		w.peers.put(far, 5, "F1")
-		r := w.room("!r:acme.example")
-		r.member(anna, "join")
-		r.member(far, "join")
+		a, _ := w.together()
 		before := w.position()
 		w.deviceList(federation.DeviceListUpdate{UserID: far, DeviceID: "F1", StreamID: 5}) // nothing kept: clients hear all the same
 		w.deviceList(federation.DeviceListUpdate{UserID: far2, DeviceID: "G", StreamID: 5}) // shares no room
@@ -334,11 +332,7 @@ func TestSpec37_DeviceListUpdates(t *testing.T) {
 // A server that does not answer is asked again later, and what comes in while a list is fetched is not lost.
 func TestSpec37_FetchFailsOrIsOvertaken(t *testing.T) {
 	each(t, func(w *world) {
-		a := w.device(anna, "A").ready(0)
-		w.peers.put(far, 5, "F1")
-		r := w.room("!r:acme.example")
-		r.member(anna, "join")
-		r.member(far, "join")
+		a, _ := w.together()
 		w.query(a, far)
 		w.peers.down[elsewhere] = true
 		w.deviceList(federation.DeviceListUpdate{UserID: far, DeviceID: "F8", StreamID: 20, PrevID: []int64{19}})
@@ -368,11 +362,7 @@ func TestSpec37_FetchFailsOrIsOvertaken(t *testing.T) {
 // Keys of servers are answered about by nobody else.
 func TestDeviceList_OfOtherOrigin(t *testing.T) {
 	each(t, func(w *world) {
-		a := w.device(anna, "A").ready(0)
-		w.peers.put(far, 5, "F1")
-		r := w.room("!r:acme.example")
-		r.member(anna, "join")
-		r.member(far, "join")
+		a, _ := w.together()
 		w.query(a, far)
 		before := w.position()
 		for _, content := range []string{`{"user_id":"@far:elsewhere.example","device_id":"F1","stream_id":6,"deleted":true}`, `null`, `[]`, `{}`,
