@@ -111,6 +111,7 @@ const maxBulk = 256
 // bulk inserts rows with one statement per 256 rows. head is `INSERT INTO t (...)`, types the SQL types of the columns, tail what
 // follows the rows. scan, when not nil, reads the rows of a RETURNING clause.
 func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan func(*sql.Rows) error) error {
+	made, q := 0, ""
 	for len(rows) > 0 {
 		n := min(len(rows), maxBulk)
 		size := bulkSize(n)
@@ -124,7 +125,9 @@ func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan 
 		for len(args) < size*len(types) {
 			args = append(args, nil)
 		}
-		q := bulkSQL(head, types, size, tail)
+		if size != made {
+			made, q = size, bulkSQL(head, types, size, tail)
+		}
 		if scan != nil {
 			if err := tx.query(scan, q, args...); err != nil {
 				return err
