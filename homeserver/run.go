@@ -137,9 +137,12 @@ func (s *Server) listen(ctx context.Context) ([]listener, error) {
 	return append(list, listener{socket, s.http(s.Admin.OperatorHandler())}), nil
 }
 
+// requestTime is how long somebody may take to send a request.
+const requestTime = 2 * time.Minute
+
 // http is a server whose every phase has a limit, so that slow peers hold nothing but their own connection.
 func (s *Server) http(h http.Handler) *http.Server {
-	return &http.Server{Handler: s.health.leaving(h), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 3 * time.Minute,
+	return &http.Server{Handler: s.health.leaving(h), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: requestTime, IdleTimeout: 3 * time.Minute,
 		MaxHeaderBytes: 32 << 10, ErrorLog: nil}
 }
 

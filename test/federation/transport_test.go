@@ -124,6 +124,51 @@ func TestF133_SlowHeader(t *testing.T) {
 	}
 }
 
+// Whoever sends a body drop by drop, or never to its end, holds a connection for seconds only, and others are served meanwhile.
+func TestF133_SlowBody(t *testing.T) {
+	t.Parallel()
+	f := hstest.NewFederation(t, 1, nil)
+	o := f.Outsider(hstest.Outside)
+	const target = "/_matrix/federation/v1/send/slow"
+	h, err := signing.SignRequest(o.Key, "PUT", target, o.Name, "one.example", []byte(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, drip := range map[string]bool{"never ends": false, "drop by drop": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, f)
+			if _, err := fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: one.example\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{", target, h); err != nil {
+				t.Fatal(err)
+			}
+			closed := make(chan struct{})
+			if drip {
+				go func() {
+					tick := time.NewTicker(100 * time.Millisecond)
+					defer tick.Stop()
+					for {
+						select {
+						case <-closed:
+							return
+						case <-tick.C:
+							_, _ = io.WriteString(c, " ") // an error shows when the answer is read
+						}
+					}
+				}()
+			}
+			start := time.Now()
+			all, err := io.ReadAll(c)
+			close(closed)
+			if took := time.Since(start); took > 40*time.Second {
+				t.Errorf("the connection was closed after %v (%v)", took, err)
+			}
+			if strings.Contains(string(all), " 200 ") {
+				t.Errorf("answer to half a request: %s", all)
+			}
+		})
+	}
+}
+
 // Without a federation listener, federation is served where clients are, behind a proxy that does the TLS.
 func TestFederationOnTheClientListener(t *testing.T) {
 	t.Parallel()
