@@ -136,6 +136,11 @@ func TestB435_NoHoleInThePolicy(t *testing.T) {
 		want(t, "join of a room of the lab", irc.act(s, bob, "POST", "/join/"+hstest.Esc(closed), map[string]any{}), 403, "M_FORBIDDEN")
 		want(t, "invite by the lab", lab.Try("POST", "/rooms/"+hstest.Esc(closed)+"/invite", map[string]any{"user_id": bob}), 403, "M_FORBIDDEN")
 		want(t, "invite of a ghost that is not registered", lab.Try("POST", "/rooms/"+hstest.Esc(closed)+"/invite", map[string]any{"user_id": "@irc_new:acme.example"}), 403, "M_FORBIDDEN")
+		ann := s.User("ann") // in no pool: she may meet other people, and no ghosts
+		open := ann.CreateRoom(nil)
+		for _, ghost := range []string{bob, "@irc_new:acme.example"} {
+			want(t, "invite of "+ghost, ann.Try("POST", "/rooms/"+hstest.Esc(open)+"/invite", map[string]any{"user_id": ghost}), 403, "M_FORBIDDEN")
+		}
 		if a := irc.act(s, bob, "GET", "/rooms/"+hstest.Esc(closed)+"/messages?dir=b", nil); a.Status != 403 {
 			t.Errorf("reads the room of the lab: %d %s", a.Status, a.Raw)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"hansa/config"
 	"hansa/homeserver"
+	"hansa/homeserver/account"
 	"hansa/storage/storagetest"
 	"hansa/test/hstest"
 )
@@ -487,4 +489,51 @@ func TestSeveralNodes(t *testing.T) {
 	a.Stop()
 	other.Send(room, "on the other node")
 	irc.hears("on the other node")
+}
+
+// Administrators see and stop the bridges of their own tenant, and learn nothing of others.
+func TestAdministrators(t *testing.T) {
+	t.Parallel()
+	irc := newBridge(t, "irc")
+	s := start(t, "sqlite", irc)
+	yes := true
+	admin := func(id string) *hstest.User {
+		u := s.User(id)
+		if err := s.Accounts.SetFacts(context.Background(), account.Operator("test"), u.ID, account.Facts{Admin: &yes}); err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	ours, theirs, nobody := admin("@root:acme.example"), admin("@root:globex.example"), s.User("ann")
+	handler := s.Admin.Handler()
+	ask := func(u *hstest.User, method, path string) (int, string) {
+		r := httptest.NewRequest(method, "/_hansa/admin/v1"+path, nil)
+		r.Header.Set("Authorization", "Bearer "+u.Token)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	if code, body := ask(ours, "GET", "/bridges"); code != 200 || !strings.Contains(body, `"id":"irc"`) || strings.Contains(body, s.Dir) || strings.Contains(body, irc.as) {
+		t.Errorf("the list of the own tenant: %d %s", code, body)
+	}
+	if code, body := ask(theirs, "GET", "/bridges"); code != 200 || strings.Contains(body, "irc") {
+		t.Errorf("the list of another tenant: %d %s", code, body)
+	}
+	if code, body := ask(theirs, "POST", "/bridges/irc/suspend"); code != 404 {
+		t.Errorf("another tenant's bridge: %d %s", code, body)
+	}
+	for _, path := range []string{"/bridges/irc/suspend", "/bridges/irc/resume"} {
+		if code, body := ask(nobody, "POST", path); code != 403 {
+			t.Errorf("%s by somebody without rights: %d %s", path, code, body)
+		}
+	}
+	irc.must(s, "", "GET", "/account/whoami", nil)
+	if code, body := ask(ours, "POST", "/bridges/irc/suspend"); code != 200 || !strings.Contains(body, `"suspended":true`) {
+		t.Errorf("suspend: %d %s", code, body)
+	}
+	want(t, "a suspended bridge", irc.act(s, "", "GET", "/account/whoami", nil), 401, "M_UNKNOWN_TOKEN")
+	if code, body := ask(ours, "POST", "/bridges/irc/resume"); code != 200 {
+		t.Errorf("resume: %d %s", code, body)
+	}
+	irc.must(s, "", "GET", "/account/whoami", nil)
 }
