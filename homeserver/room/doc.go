@@ -14,9 +14,11 @@
 //
 // Foreign events pass a room's gate, many in one commit (gate.go), and are judged one after the other on what those before made of the room
 // (batch.go, judge.go, join.go). What they lack is fetched from their servers without holding anything (ingest.go, missing.go). Forks
-// are resolved by an index of auth chains (resolve.go, cover.go), so that a fork costs what differs.
+// are resolved by an index of auth chains (resolve.go, cover.go), so that a fork costs what differs; what was read of it and never changes
+// stays in memory (remembered.go). Rooms that take in events at the same time share their look-ups (lookup.go) as they share their commits.
+// Our own users go first: foreign events leave them a processor (labour.go), and the room as soon as they ask for it (gate.go).
 //
-// Lock order: a room's gate, Service.mu, then live.mu. live.mu may be held while the database is read, never while a commit is waited for;
+// Lock order: a room's gate, labour, Service.mu, then live.mu. live.mu may be held while the database is read, never while a commit is waited for;
 // a gate may be held while a commit is waited for, never while another server is.
 //
 // spec: server-server-api#pdus

@@ -11,7 +11,7 @@ import (
 )
 
 // labour bounds how many processors work on events of other servers at the same time: one is left to our own users, where there is more than
-// one. It is held while nobody is waited for but a room's lock: not for keys, other servers or a commit.
+// one. It is not held while keys, other servers or a commit are waited for; what the database is asked in between is little.
 type labour chan struct{}
 
 func newLabour() labour { return make(labour, max(1, runtime.GOMAXPROCS(0)-1)) }
