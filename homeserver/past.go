@@ -28,16 +28,20 @@ func (s *Server) remember(ctx context.Context) error {
 	file := filepath.Join(s.Config.DataDir, positionFile)
 	seen := s.DB.Seen()
 	var written storage.Mark
+	failing := false // has been said
 	write := func() {
 		m := seen.Mark()
 		if m == written {
 			return
 		}
 		if err := storage.WriteMark(file, m); err != nil {
-			s.log.WithError(err).Error("the position of the log could not be written down; a database that goes back in time would not be noticed after a restart")
+			if !failing {
+				s.log.WithError(err).Error("the position of the log cannot be written down; a database that goes back in time would not be noticed after a restart")
+			}
+			failing = true
 			return
 		}
-		written = m
+		written, failing = m, false
 	}
 	defer write()
 	t := time.NewTicker(rememberEvery)
