@@ -253,7 +253,7 @@ func (s *Service) writeProfile(ctx context.Context, by Caller, user matrix.UserI
 	if err := s.act(ctx, by, policy.ProfileWrite, &policy.Account{Username: user.Localpart(), Field: field, Via: "client"}); err != nil {
 		return err
 	}
-	return s.DB.Update(ctx, func(tx *storage.Tx) error {
+	return s.DB.UpdateShared(ctx, func(tx *storage.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}

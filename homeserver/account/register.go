@@ -222,7 +222,7 @@ func (s *Service) bear(ctx context.Context, t Tenant, c Client, b *birth) (*Logi
 		}
 	}
 	b.user.CreatedTS = s.Now().UnixMilli()
-	err = s.DB.Update(ctx, func(tx *storage.Tx) error { return s.insert(tx, b, p, c) })
+	err = s.DB.UpdateShared(ctx, func(tx *storage.Tx) error { return s.insert(tx, b, p, c) })
 	if err != nil {
 		return nil, err
 	}

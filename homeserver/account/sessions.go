@@ -242,7 +242,7 @@ func (s *Service) LogoutAll(ctx context.Context, by Caller) error {
 
 // dropDevices removes devices of a user, all when none is named.
 func (s *Service) dropDevices(ctx context.Context, user matrix.UserID, devices []matrix.DeviceID) error {
-	err := s.DB.Update(ctx, func(tx *storage.Tx) error { return s.drop(tx, user, devices, "") })
+	err := s.DB.UpdateShared(ctx, func(tx *storage.Tx) error { return s.drop(tx, user, devices, "") })
 	s.Invalidate(user)
 	return err
 }
