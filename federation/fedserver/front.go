@@ -10,8 +10,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"hansa/homeserver/reply"
 	"hansa/homeserver/ratelimit"
+	"hansa/homeserver/reply"
 	"hansa/homeserver/room"
 	"hansa/matrix"
 )
