@@ -6,13 +6,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sirupsen/logrus"
-
 	"hansa/config"
 	"hansa/federation/agreement"
 	"hansa/homeserver"
 	"hansa/homeserver/account"
 	"hansa/policy"
+	"hansa/storage/storagetest"
 	"hansa/test/hstest"
 )
 
@@ -63,7 +62,7 @@ func TestR362_DomainWithAnotherKey(t *testing.T) {
 		if err := os.Remove(s.Config.Tenants[0].SigningKeyFile); err != nil {
 			t.Fatal(err)
 		}
-		srv, err := homeserver.New(context.Background(), s.Config, homeserver.Deps{Log: logrus.NewEntry(logrus.New()), Version: "test"})
+		srv, err := homeserver.New(context.Background(), s.Config, homeserver.Deps{Log: storagetest.Quiet(), Version: "test"})
 		if err == nil {
 			err = srv.DB.Close()
 			t.Fatalf("a domain with another key inherits accounts, rooms and agreements (%v)", err)
