@@ -69,6 +69,11 @@ func (a *API) listBridges(w http.ResponseWriter, q *request) error {
 // suspendBridge stops a bridge, or lets it go on. Bridges of other tenants are not found.
 func (a *API) suspendBridge(suspended bool) handler {
 	return func(w http.ResponseWriter, q *request) error {
+		if q.session != nil { // before anything shows which bridges there are
+			if err := a.ask(q, policy.AdminAction, q.route.action, q.session.Tenant); err != nil {
+				return err
+			}
+		}
 		list, _, err := a.Bridges.List(q.Context())
 		if err != nil {
 			return err
@@ -77,8 +82,10 @@ func (a *API) suspendBridge(suspended bool) handler {
 			if b.ID != q.PathValue("bridge") || q.session != nil && b.Tenant != q.session.Tenant {
 				continue
 			}
-			if err := a.ask(q, policy.AdminAction, q.route.action, b.Tenant); err != nil {
-				return err
+			if q.session == nil {
+				if err := a.ask(q, policy.AdminAction, q.route.action, b.Tenant); err != nil {
+					return err
+				}
 			}
 			if err := a.Bridges.Suspend(q.Context(), b.ID, suspended); err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -42,7 +43,14 @@ func operator() account.Actor { return account.Operator("test") }
 
 func newHouse(t *testing.T, files map[string]string) *house {
 	t.Helper()
-	s := hstest.New(t, hstest.Options{Policy: files, Change: func(c *config.Config) { c.Listen.Admin = "127.0.0.1:0" }})
+	bridges := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bridges, "mail.yaml"), []byte("id: mail\nurl: \"\"\nas_token: "+"9f8e7d6c5b4a39281706f5e4d3c2b1a04455667788aabbcc"+"\nhs_token: "+
+		"17e29ac4d05b8f63e1a7720c9d4b58f6031ce7a95d82b46f"+"\nsender_localpart: mailbot\ntenant: "+acme+"\nnamespaces: {users: [{regex: \"@mail_.*\", exclusive: true}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := hstest.New(t, hstest.Options{Policy: files, Change: func(c *config.Config) {
+		c.Listen.Admin, c.Appservices.Directory = "127.0.0.1:0", bridges
+	}})
 	h := &house{Server: s, t: t, tokens: map[string]string{"nobody": "", "garbage": "hst_garbage", "application service": "as_token_0123456789"}}
 	yes, no := true, false
 	for role, change := range map[string]account.Facts{
@@ -142,7 +150,7 @@ func (h *house) with(client *http.Client, url, token, method, body string, heade
 
 // call is a request to a route that is in order, about things of acme.
 func (h *house) call(r adminapi.RouteInfo) (path, body string) {
-	path = strings.NewReplacer("{user_id}", "@"+canary+":"+acme, "{tenant}", acme, "{partner}", globex, "{id}", h.decision).Replace(r.Path)
+	path = strings.NewReplacer("{user_id}", "@"+canary+":"+acme, "{tenant}", acme, "{partner}", globex, "{bridge}", "mail", "{id}", h.decision).Replace(r.Path)
 	switch r.Action {
 	case "user.add":
 		body = `{"user_id":"@new:` + acme + `","password":"new-Kennwort-78"}`

@@ -126,6 +126,8 @@ func valuesOf(t *testing.T, path, name string, a aim, txn *counter) []string {
 		return []string{a.backup}
 	case "sessionId":
 		return []string{"session"}
+	case "appserviceId":
+		return []string{"mail"}
 	case "tag":
 		return []string{"u.work"}
 	case "type":
@@ -298,7 +300,8 @@ func bodiesOf(t *testing.T, e clientapi.Entry, a aim) []any {
 	case "POST /_matrix/media/v3/upload", "PUT /_matrix/media/v3/upload/{serverName}/{mediaId}":
 		return []any{[]byte("mine now")}
 	case "POST /_matrix/media/v1/create", "POST /logout", "POST /logout/all", "POST /account/deactivate", "POST /rooms/{roomId}/join", "POST /join/{roomIdOrAlias}",
-		"POST /knock/{roomIdOrAlias}", "POST /rooms/{roomId}/leave", "POST /rooms/{roomId}/forget":
+		"POST /knock/{roomIdOrAlias}", "POST /rooms/{roomId}/leave", "POST /rooms/{roomId}/forget",
+		"POST v1/appservice/{appserviceId}/ping":
 		return []any{object{}}
 	}
 	if e.Method == "DELETE" {

@@ -231,6 +231,8 @@ func (g *stageSet) mediaRequest(method, path string) (asked, bool) {
 	switch {
 	case path == "/_synapse/admin/v1/register":
 		return q, false // wants a shared secret; see TestC171_SharedSecretRegistration
+	case path == "/_matrix/client/v1/appservice/{appserviceId}/ping":
+		return q, false // wants an as_token; see TestB433_Ping
 	case path == "/_matrix/media/v3/upload":
 		q.path, q.body = path, []byte("content")
 	case strings.HasPrefix(path, "/_matrix/media/v3/upload/"):
