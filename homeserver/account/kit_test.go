@@ -91,11 +91,11 @@ func (k *kit) tell(what ...any) {
 	k.told = append(k.told, fmt.Sprint(what...))
 }
 
-// hooked returns what hooks were called with since the last call.
+// hooked returns what hooks were called with since the last call, once for a transaction that was run again.
 func (k *kit) hooked() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	out := fmt.Sprint(k.told)
+	out := fmt.Sprint(slices.Compact(k.told))
 	k.told = nil
 	return out
 }

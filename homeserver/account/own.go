@@ -139,7 +139,7 @@ func (s *Service) Deactivate(ctx context.Context, by Caller, p Proof, erase bool
 
 // close closes an account for good. Closing it again removes what may have been left.
 func (s *Service) close(ctx context.Context, id matrix.UserID, erase bool) error {
-	err := s.DB.Update(ctx, func(tx *storage.Tx) error {
+	err := s.DB.UpdateShared(ctx, func(tx *storage.Tx) error {
 		if _, err := tx.DeactivateUser(id); err != nil {
 			return err
 		}

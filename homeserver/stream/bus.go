@@ -18,7 +18,7 @@ import (
 )
 
 // publishApart is the shortest time between two wake-ups that this node sends.
-const publishApart = time.Millisecond
+const publishApart = 4 * time.Millisecond
 
 // bus is the connection to NATS.
 type bus struct {

@@ -17,9 +17,12 @@ const (
 	pollActive = 100 * time.Millisecond
 	pollQuiet  = 250 * time.Millisecond
 	activeFor  = 5 * time.Second
-	// hintsApart is the shortest time between two looks that hints cause, vainApart the longest to which it grows when they were in vain.
-	hintsApart = time.Millisecond
+	// looksApart is the shortest time between two looks: while nodes are busy there is always something new, and a look costs the same
+	// however much it finds. vainApart is the longest to which it grows when hints were in vain.
+	looksApart = 8 * time.Millisecond
 	vainApart  = 100 * time.Millisecond
+	// gapPatience is how long the transaction that is missing is given to be published by this process.
+	gapPatience = 2 * time.Millisecond
 )
 
 // Run makes the stream hear of other nodes and keeps the leases of this one, until ctx ends.
@@ -40,38 +43,41 @@ func (s *Stream) Run(ctx context.Context) error {
 func (s *Stream) follow(ctx context.Context) error {
 	poll := time.NewTimer(time.Hour)
 	defer poll.Stop()
-	var news time.Time // when another node had written something
-	apart := hintsApart
+	var news, last time.Time // when another node had written something, and when the last look ended
+	apart := looksApart
 	for {
 		if s.db.Name() != "sqlite" {
 			poll.Reset(s.patience(news))
 		}
-		cause := "poll"
+		cause, first, rest := "poll", time.Duration(0), looksApart
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.gap:
-			// The transaction before is often about to be published by this process: give it a moment.
-			if cause = "gap"; !pass(ctx, 2*time.Millisecond) {
-				return nil
-			}
+			cause, first = "gap", gapPatience
 		case <-s.hint:
-			cause = "hint"
+			cause, rest = "hint", apart
 		case <-poll.C:
+		}
+		if d := max(first, rest-time.Since(last)); d > 0 && !pass(ctx, d) {
+			return nil
+		}
+		for _, c := range []chan struct{}{s.gap, s.hint} { // this look is theirs, too
+			select {
+			case <-c:
+			default:
+			}
 		}
 		s.metrics.looks.WithLabelValues(cause).Inc()
 		found, err := s.catchUp(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.WithError(err).Warn("could not read the log; trying again")
 		}
-		switch {
+		switch last = time.Now(); {
 		case found:
-			news, apart = time.Now(), hintsApart
+			news, apart = last, looksApart
 		case cause == "hint": // said again, or by somebody who knows nothing
 			apart = min(2*apart, vainApart)
-		}
-		if cause == "hint" && !pass(ctx, apart) {
-			return nil
 		}
 	}
 }
