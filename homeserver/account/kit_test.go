@@ -91,11 +91,11 @@ func (k *kit) tell(what ...any) {
 	k.told = append(k.told, fmt.Sprint(what...))
 }
 
-// hooked returns what hooks were called with since the last call, once for a transaction that was run again.
+// hooked returns what hooks were called with since the last call.
 func (k *kit) hooked() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	out := fmt.Sprint(slices.Compact(k.told))
+	out := fmt.Sprint(k.told)
 	k.told = nil
 	return out
 }
