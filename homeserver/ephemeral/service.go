@@ -118,7 +118,7 @@ func (s *Service) wake() {
 }
 
 // maxVerdicts bounds the answers of policy that are remembered.
-const maxVerdicts = 50_000
+const maxVerdicts = 10_000
 
 // verdicts remembers answers to questions that are asked over and over, so that a denial is recorded once and not with every
 // look. Answers are good for one set of rules and one minute.
