@@ -85,9 +85,11 @@ func (s *Service) askPolicyServer(ctx context.Context, l *live, d *Draft, a *sto
 	}
 	before, as := l.room, d.Sender.Server()
 	e := signing.SignEvent(a.Events[0].Event, as, s.Keys[as])
-	l.mu.Unlock()
-	signed, err := s.policySigned(ctx, as, via, key, e)
-	l.mu.Lock()
+	signed, err := func() (*event.Event, error) {
+		l.mu.Unlock()
+		defer l.mu.Lock()
+		return s.policySigned(ctx, as, via, key, e)
+	}()
 	if err != nil {
 		if leaving, _ := stringMember(d.Content, "membership"); d.Type == typeMember && d.StateKey != nil && *d.StateKey == string(d.Sender) && leaving == auth.Leave {
 			return l.gone || l.room != before, nil

@@ -227,3 +227,23 @@ func TestP275_JoinNextToSomebodyDenied(t *testing.T) {
 		}
 	})
 }
+
+// A bug that panics while a room is locked ends the request, and nothing else.
+func TestD481_PanicInARoom(t *testing.T) {
+	t.Parallel()
+	each(t, nil, func(t *testing.T, k *kit) {
+		id := k.create("12", "public", user("anna"))
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			_, _ = k.rooms.Send(t.Context(), room.Draft{RoomID: id, Type: "m.room.message", Sender: user("anna"), Content: room.Object(map[string]any{"msgtype": "m.text", "body": "x"}),
+				Given: func(room.View) error { panic("a bug") }})
+		}()
+		if _, err := k.say(id, user("anna"), "after it"); err != nil {
+			t.Errorf("the next message: %v", err)
+		}
+	})
+}

@@ -142,19 +142,9 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 	if err != nil {
 		return Sent{}, false, err
 	}
-	l.lockFirst()
-	if l.gone {
-		l.mu.Unlock()
-		return Sent{}, true, nil
-	}
-	if !(d.Type == typeMember && d.StateKey != nil) && l.members[d.Sender].membership != auth.Join {
-		l.mu.Unlock()
-		return Sent{}, false, ErrUnknownRoom // who is not in a room does not learn from the answer that it exists
-	}
-	q, err := s.ask(ctx, l, d)
-	l.mu.Unlock()
-	if err != nil {
-		return Sent{}, false, err
+	q, err := s.question(ctx, l, d)
+	if q == nil || err != nil {
+		return Sent{}, err == nil, err
 	}
 	decision := s.judge(ctx, q)
 	if !decision.Allow {
@@ -164,57 +154,102 @@ func (s *Service) trySend(ctx context.Context, d *Draft) (sent Sent, again bool,
 		err := s.hidePast(ctx, d.RoomID, most, d.Sender)
 		return Sent{}, err == nil, err
 	}
+	f, err := s.launch(ctx, l, d, q, &decision)
+	switch {
+	case f == nil || err != nil:
+		return Sent{}, err == nil, err
+	case f.unchanged != "":
+		// The event that says the same may still be on its way to the disk.
+		return Sent{EventID: f.unchanged}, f.last.wait() != nil, nil
+	}
+	if err := f.wait(); err != nil {
+		s.drop(l)
+		f.last.end(err)
+		return Sent{}, errors.Is(err, storage.ErrConflict), err
+	}
+	stored := f.append.Stored[0]
+	f.last.moved = stored.ID != f.built
+	f.last.end(nil)
+	l.committed(f.append, f.built)
+	s.graph.redacted(f.append.Redactions)
+	s.graph.event(stored)
+	return Sent{EventID: stored.ID, Pos: stored.Pos}, false, nil
+}
+
+// unlock ends a section in which a room was locked. What a panic has left half done is not built on.
+func (s *Service) unlock(l *live, whole *bool) {
+	l.gone = l.gone || !*whole
+	l.mu.Unlock()
+	if !*whole {
+		s.drop(l)
+	}
+}
+
+// question is what policy is asked about a draft; nil where the room has to be loaded again.
+func (s *Service) question(ctx context.Context, l *live, d *Draft) (q *question, err error) {
 	l.lockFirst()
-	if l.gone || l.epoch != q.epoch || !s.Policy.Fresh(decision) {
-		l.mu.Unlock()
-		return Sent{}, true, nil // judged on facts that are no longer true
+	whole := false
+	defer s.unlock(l, &whole)
+	switch {
+	case l.gone:
+	case !(d.Type == typeMember && d.StateKey != nil) && l.members[d.Sender].membership != auth.Join:
+		err = ErrUnknownRoom // who is not in a room does not learn from the answer that it exists
+	default:
+		q, err = s.ask(ctx, l, d)
+	}
+	whole = true
+	return q, err
+}
+
+// flight is what becomes of a draft: an append on its way to the disk, or an event that says the same already.
+type flight struct {
+	append    *storage.Append
+	built     matrix.EventID // the event's ID unless it is put behind another node's
+	wait      func() error
+	last      *commit
+	unchanged matrix.EventID
+}
+
+// launch builds the event of a draft that was allowed and hands it to the writer; nil where it was judged on facts that are no longer true.
+func (s *Service) launch(ctx context.Context, l *live, d *Draft, q *question, decision *policy.Decision) (f *flight, err error) {
+	l.lockFirst()
+	whole := false
+	defer s.unlock(l, &whole)
+	f, err = s.tryLaunch(ctx, l, d, q, decision)
+	whole = true
+	return f, err
+}
+
+// tryLaunch is launch inside the lock.
+func (s *Service) tryLaunch(ctx context.Context, l *live, d *Draft, q *question, decision *policy.Decision) (*flight, error) {
+	if l.gone || l.epoch != q.epoch || !s.Policy.Fresh(*decision) {
+		return nil, nil
 	}
 	if d.Given != nil {
 		if err := d.Given(View{l}); err != nil {
-			l.mu.Unlock()
-			return Sent{}, false, err
+			return nil, err
 		}
 	}
-	a, unchanged, err := s.build(ctx, l, d, &decision)
+	a, unchanged, err := s.build(ctx, l, d, decision)
 	if err != nil {
-		l.mu.Unlock()
-		return Sent{}, false, err
+		return nil, err
 	}
 	if unchanged != "" {
-		last := l.last
-		l.mu.Unlock()
-		// The event that says the same may still be on its way to the disk.
-		return Sent{EventID: unchanged}, last.wait() != nil, nil
+		return &flight{unchanged: unchanged, last: l.last}, nil
 	}
 	if again, err := s.askPolicyServer(ctx, l, d, a); again || err != nil {
-		l.mu.Unlock()
-		return Sent{}, again, err
+		return nil, err
 	}
-	c := &commit{done: make(chan struct{})}
-	l.last = c
-	built := a.Events[0].Event.ID
+	f := &flight{append: a, built: a.Events[0].Event.ID, last: &commit{done: make(chan struct{})}}
+	l.last = f.last
 	err = l.apply(a) // before the writer gets it: the next event is built on this one at once
-	var wait func() error
 	if err == nil {
-		wait, err = s.DB.Pending(ctx, a)
-	}
-	l.mu.Unlock()
-	if wait != nil {
-		if werr := wait(); werr != nil {
-			err = werr
-		}
+		f.wait, err = s.DB.Pending(ctx, a)
 	}
 	if err != nil {
-		s.drop(l)
-		c.end(err)
-		return Sent{}, errors.Is(err, storage.ErrConflict), err
+		f.wait = func() error { return err }
 	}
-	c.moved = a.Stored[0].ID != built
-	c.end(nil)
-	l.committed(a, built)
-	s.graph.redacted(a.Redactions)
-	s.graph.event(a.Stored[0])
-	return Sent{EventID: a.Stored[0].ID, Pos: a.Stored[0].Pos}, false, nil
+	return f, nil
 }
 
 // commit is an append on its way to the disk.
