@@ -189,7 +189,7 @@ func (s *Server) readAgreements(ctx context.Context) ([]policy.Agreement, error)
 // clientHandler is what the client listener serves: the client-server API, what tells others where federation is, and federation
 // itself where it has no listener of its own.
 func (s *Server) clientHandler() http.Handler {
-	client, servers := s.API.Handler(), framed(s.current(s.Federation.Handler()))
+	client, servers := s.API.Handler(), s.current(s.Federation.Handler())
 	own := s.Config.Listen.Federation != ""
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if fedserver.Serves(r.URL.Path) && (!own || strings.HasPrefix(r.URL.Path, "/.well-known/")) {
@@ -214,7 +214,7 @@ func (s *Server) listenFederation() (*listener, error) {
 		return nil, err
 	}
 	s.federation = l.Addr().String()
-	h := s.http(framed(s.current(s.Federation.Handler())))
+	h := s.http(s.current(s.Federation.Handler()))
 	h.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
 	return &listener{tls.NewListener(l, h.TLSConfig), h}, nil
 }

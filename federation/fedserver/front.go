@@ -27,14 +27,18 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if len(r.TransferEncoding) > 0 {
-		h.Set("Connection", "close") // where it ends is not what a proxy in front may have thought: nothing after it is read
-	}
 	q := &request{Request: r, id: reply.RequestID(), ip: f.api.address(r)}
 	h.Set("X-Request-Id", q.id)
 	c := &counted{ResponseWriter: w}
 	defer func() { f.api.metrics.requests.WithLabelValues(strconv.Itoa(c.status)).Inc() }()
 	defer f.recover(c, q)
+	if len(r.TransferEncoding) > 0 {
+		// Of a request with both a length and chunks net/http keeps only the chunks, so it looks like one with chunks alone. A proxy in front may
+		// have believed the length, and taken the rest of the body for the next request of somebody else: nothing after it is read.
+		h.Set("Connection", "close")
+		f.writeError(c, q, matrix.Errorf(http.StatusBadRequest, matrix.CodeUnknown, "Requests between servers must state their length (Content-Length, no Transfer-Encoding)."))
+		return
+	}
 	if _, err := f.find(r); err != nil {
 		f.writeError(c, q, err)
 		return
