@@ -2,7 +2,7 @@
 //
 // One SQL text serves SQLite (embedded, one process) and PostgreSQL (any number of nodes); what cannot be said once stands in
 // sqlite.go and postgres.go. All access goes through DB.View (a consistent snapshot), DB.Read (single statements) and DB.Update
-// (a transaction that may be run again), and every query is a method on Tx, so that what belongs together commits together.
+// (a transaction that may be run again; those that put something into the log share one, see DB.UpdateShared), and every query is a method on Tx, so that what belongs together commits together.
 // Events come in by DB.Append only: appends of many rooms and requests join one transaction (see writer.go).
 //
 // Everything that somebody may have to hear takes its position from one counter row. The row is raised inside the transaction
