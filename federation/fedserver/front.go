@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -15,6 +16,9 @@ import (
 	"hansa/homeserver/room"
 	"hansa/matrix"
 )
+
+// bodyTime is how long another server may take to send the body of a request, be it drop by drop. What the request leads to has its own limits.
+const bodyTime = 20 * time.Second
 
 // front is what every request goes through: request ID, recovery, routing, errors. The endpoints verify who asks.
 type front struct {
@@ -38,6 +42,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Connection", "close")
 		f.writeError(c, q, matrix.Errorf(http.StatusBadRequest, matrix.CodeUnknown, "Requests between servers must state their length (Content-Length, no Transfer-Encoding)."))
 		return
+	}
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // a connection that cannot do that has the limits of the listener
 	}
 	if _, err := f.find(r); err != nil {
 		f.writeError(c, q, err)

@@ -77,6 +77,7 @@ func (a *API) readBody(w http.ResponseWriter, q *request) (done func(), err erro
 		done()
 		return nil, matrix.Errorf(http.StatusBadRequest, matrix.CodeNotJSON, "The body could not be read.")
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // all is here; fails where setting it did
 	q.body = body
 	return done, nil
 }
