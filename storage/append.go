@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"sort"
@@ -109,8 +108,9 @@ const (
 )
 
 // appendAll stores the appends of one batch. Statements per batch, however many events: positions, rooms, transaction IDs,
-// events; and where state changes: nodes, auth edges, current state, memberships. Where rooms are contended their heads are read first.
-func (tx *Tx) appendAll(list []*Append, contended bool) error {
+// events; and where state changes: nodes, auth edges, current state, memberships. On PostgreSQL the former are one, and the latter.
+// moved are the heads of rooms that other nodes have written into.
+func (tx *Tx) appendAll(list []*Append, moved map[int64]Head) error {
 	var forward, back int64
 	for _, a := range list {
 		for i := range a.Events {
@@ -121,16 +121,20 @@ func (tx *Tx) appendAll(list []*Append, contended bool) error {
 			}
 		}
 	}
-	last, lastBack, err := tx.raise(forward, back)
-	if err != nil {
+	if err := rebase(list, moved); err != nil {
 		return err
 	}
-	if contended {
-		if err := tx.rebase(list); err != nil {
+	b := &appendBatch{tx: tx, now: tx.nowMS()}
+	var last, lastBack int64
+	if tx.turn != nil {
+		last, lastBack, b.counter = tx.reserve(forward, back)
+	} else {
+		var err error
+		if last, lastBack, err = tx.raise(forward, back); err != nil {
 			return err
 		}
 	}
-	b := &appendBatch{tx: tx, now: tx.nowMS(), next: last - forward + 1, nextBack: -(lastBack - back) - 1}
+	b.next, b.nextBack = last-forward+1, -(lastBack-back)-1
 	for _, a := range list {
 		if err := b.add(a); err != nil {
 			return err
@@ -139,48 +143,12 @@ func (tx *Tx) appendAll(list []*Append, contended bool) error {
 	return b.flush(list)
 }
 
-// rebase puts appends on the heads that their rooms have now. These stay until the transaction ends: whoever moves a head has the position
-// of the log.
-func (tx *Tx) rebase(list []*Append) error {
-	nums := make([]int64, 0, len(list))
-	for _, a := range list {
-		if a.Room.num != 0 {
-			nums = append(nums, a.Room.num)
-		}
-	}
-	if len(nums) == 0 {
-		return nil
-	}
-	rooms, err := tx.rooms(selectRoomSQL+`WHERE r.room_num INTSET($1)`, tx.set(nums))
-	if err != nil {
-		return err
-	}
-	heads := make(map[int64]Head, len(rooms))
-	for _, r := range rooms {
-		heads[r.num] = r.Head
-	}
-	for _, a := range list {
-		h, ok := heads[a.Room.num]
-		if !ok { // it is made in this batch
-			continue
-		}
-		if h.Name != a.Room.Head.Name {
-			if a.Rebase == nil || h.StateRoot != a.Room.Head.StateRoot || a.Rebase(h) != nil {
-				return &conflictError{a.Room.ID}
-			}
-			r := *a.Room
-			r.Head, a.Room = h, &r
-		}
-		heads[a.Room.num] = a.Head
-	}
-	return nil
-}
-
 // appendBatch gathers the rows of one batch.
 type appendBatch struct {
 	tx             *Tx
 	now            int64
 	next, nextBack int64
+	counter        insertion // raises the position, where it was not raised yet
 	rooms          []*Append // the last append of each room, the first one's expected head in expect
 	expect         map[matrix.RoomID]string
 	stored         map[matrix.EventID]*Event
@@ -323,21 +291,12 @@ func (b *appendBatch) changes(a *Append) error {
 
 func (b *appendBatch) flush(list []*Append) error {
 	tx := b.tx
-	if err := b.flushRooms(); err != nil {
-		return err
-	}
-	if err := b.flushTxns(); err != nil {
-		return err
-	}
 	if len(b.promoted) > 0 {
 		if _, err := tx.exec(`DELETE FROM events WHERE event_id SET($1) AND flags & 8 <> 0`, setOf(tx, b.promoted)); err != nil {
 			return err
 		}
 	}
-	if err := tx.bulk(insertEventsSQL, eventTypes(), "", b.events, nil); err != nil {
-		if tx.db.d.isUnique(err) {
-			return fmt.Errorf("%w: %w", ErrDuplicate, err)
-		}
+	if err := b.flushEvents(); err != nil {
 		return err
 	}
 	if err := b.flushState(); err != nil {
@@ -364,15 +323,48 @@ func (b *appendBatch) flush(list []*Append) error {
 	return nil
 }
 
-// flushRooms moves the heads, each only if it still is the expected one. The expected head travels in the tenant column of
-// the proposed row, which an update leaves alone; for a new room it is the tenant itself.
-func (b *appendBatch) flushRooms() error {
+// flushEvents stores the events and the transaction IDs, and moves the heads of the rooms, each only if it still is the expected one.
+func (b *appendBatch) flushEvents() error {
+	rooms, err := b.roomRows()
+	if err != nil {
+		return err
+	}
+	moved, txns := map[int64]bool{}, 0
+	err = b.tx.together(b.counter,
+		insertion{upsertRoomsSQL, []string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BYTEA", "BIGINT", "BIGINT"}, upsertRoomsTail, rooms,
+			func(num int64) { moved[num] = true }},
+		insertion{insertTxnsSQL, []string{"TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING RETURNING created_ts`, b.txns,
+			func(int64) { txns++ }},
+		insertion{insertEventsSQL, eventTypes(), "", b.events, nil})
+	if err != nil {
+		if b.tx.db.d.isUnique(err) {
+			return fmt.Errorf("%w: %w", ErrDuplicate, err)
+		}
+		return err
+	}
+	if len(b.counter.rows) > 0 && b.tx.turn != nil {
+		return errTurn
+	}
+	for _, a := range b.rooms {
+		if !moved[a.num] {
+			return &conflictError{a.Room.ID}
+		}
+	}
+	if txns != len(b.txns) {
+		return fmt.Errorf("%w: transaction ID", ErrDuplicate)
+	}
+	return nil
+}
+
+// roomRows are the rooms with their new heads. The expected head travels in the tenant column of the proposed row, which an update
+// leaves alone; for a new room it is the tenant itself.
+func (b *appendBatch) roomRows() ([][]any, error) {
 	rows := make([][]any, 0, len(b.rooms))
 	sort.Slice(b.rooms, func(i, j int) bool { return b.rooms[i].num < b.rooms[j].num })
 	for _, a := range b.rooms {
 		ext, err := json.Marshal(a.Head.Extremities)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		expect := b.expect[a.Room.ID]
 		if expect == "" {
@@ -381,41 +373,7 @@ func (b *appendBatch) flushRooms() error {
 		rows = append(rows, []any{a.num, string(a.Room.ID), a.Room.Version.ID, expect, a.Head.Name, string(ext), a.Head.Depth,
 			a.Head.StateRoot[:], a.Head.LastPos, a.Head.StatePos})
 	}
-	moved := map[int64]bool{}
-	err := b.tx.bulk(upsertRoomsSQL, []string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BYTEA", "BIGINT", "BIGINT"},
-		upsertRoomsTail, rows, func(r *sql.Rows) error {
-			var n int64
-			if err := r.Scan(&n); err != nil {
-				return err
-			}
-			moved[n] = true
-			return nil
-		})
-	if err != nil {
-		if b.tx.db.d.isUnique(err) {
-			return fmt.Errorf("%w: room: %w", ErrDuplicate, err)
-		}
-		return err
-	}
-	for _, a := range b.rooms {
-		if !moved[a.num] {
-			return &conflictError{a.Room.ID}
-		}
-	}
-	return nil
-}
-
-func (b *appendBatch) flushTxns() error {
-	if len(b.txns) == 0 {
-		return nil
-	}
-	n := 0
-	err := b.tx.bulk(insertTxnsSQL, []string{"TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING RETURNING created_ts`,
-		b.txns, func(r *sql.Rows) error { var ts int64; n++; return r.Scan(&ts) })
-	if err == nil && n != len(b.txns) {
-		err = fmt.Errorf("%w: transaction ID", ErrDuplicate)
-	}
-	return err
+	return rows, nil
 }
 
 func (b *appendBatch) flushState() error {
@@ -425,31 +383,25 @@ func (b *appendBatch) flushState() error {
 		nodes = append(nodes, []any{append([]byte(nil), h[:]...), d})
 	}
 	sort.Slice(nodes, func(i, j int) bool { return string(nodes[i][0].([]byte)) < string(nodes[j][0].([]byte)) })
-	if err := tx.bulk(`INSERT INTO state_nodes (hash, data)`, []string{"BYTEA", "BYTEA"}, `ON CONFLICT DO NOTHING`, nodes, nil); err != nil {
-		return err
-	}
-	if err := tx.bulk(`INSERT INTO event_auth (event_id, auth_id)`, []string{"TEXT", "TEXT"}, `ON CONFLICT DO NOTHING`, b.auth, nil); err != nil {
-		return err
-	}
 	if err := b.flushUnset(); err != nil {
-		return err
-	}
-	state := lastRows(b.state, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1], "\x00", r[2]) })
-	if err := tx.bulk(`INSERT INTO current_state (room_num, type, state_key, event_id, auth_rank, pos)`,
-		[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT"},
-		`ON CONFLICT (room_num, type, state_key) DO UPDATE SET event_id = excluded.event_id, auth_rank = excluded.auth_rank,
-		pos = excluded.pos`, state, nil); err != nil {
 		return err
 	}
 	var members [][]any
 	for _, m := range b.members {
 		members = append(members, m)
 	}
-	members = lastRows(members, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1]) })
-	return tx.bulk(`INSERT INTO memberships (room_num, user_id, membership, sender, event_id, auth_rank, pos, forgotten)`,
-		[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT"},
-		`ON CONFLICT (room_num, user_id) DO UPDATE SET membership = excluded.membership, sender = excluded.sender, event_id = excluded.event_id,
-		auth_rank = excluded.auth_rank, pos = excluded.pos, forgotten = excluded.forgotten`, members, nil)
+	return tx.together(
+		insertion{`INSERT INTO state_nodes (hash, data)`, []string{"BYTEA", "BYTEA"}, `ON CONFLICT DO NOTHING`, nodes, nil},
+		insertion{`INSERT INTO event_auth (event_id, auth_id)`, []string{"TEXT", "TEXT"}, `ON CONFLICT DO NOTHING`, b.auth, nil},
+		insertion{`INSERT INTO current_state (room_num, type, state_key, event_id, auth_rank, pos)`,
+			[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT"},
+			`ON CONFLICT (room_num, type, state_key) DO UPDATE SET event_id = excluded.event_id, auth_rank = excluded.auth_rank,
+			pos = excluded.pos`, lastRows(b.state, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1], "\x00", r[2]) }), nil},
+		insertion{`INSERT INTO memberships (room_num, user_id, membership, sender, event_id, auth_rank, pos, forgotten)`,
+			[]string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT"},
+			`ON CONFLICT (room_num, user_id) DO UPDATE SET membership = excluded.membership, sender = excluded.sender, event_id = excluded.event_id,
+			auth_rank = excluded.auth_rank, pos = excluded.pos, forgotten = excluded.forgotten`,
+			lastRows(members, func(r []any) string { return fmt.Sprint(r[0], "\x00", r[1]) }), nil})
 }
 
 func (b *appendBatch) flushUnset() error {

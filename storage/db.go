@@ -92,6 +92,7 @@ type Stats struct {
 type conn struct {
 	c     *sql.Conn
 	stmts map[string]*sql.Stmt
+	turns bool // a turn was prepared
 }
 
 // Open opens, checks and migrates a database and starts its writer.

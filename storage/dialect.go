@@ -54,18 +54,28 @@ func bulkSize(n int) int {
 	return size
 }
 
-// bulkSQL builds `head SELECT * FROM (VALUES ...) WHERE column1 IS NOT NULL tail` for size rows of the given column types.
-func bulkSQL(head string, types []string, size int, tail string) string {
-	var b strings.Builder
-	b.WriteString(head)
+// insertion is rows for one table.
+type insertion struct {
+	// head is `INSERT INTO t (...)`, types the SQL types of its columns, tail what follows the rows.
+	head  string
+	types []string
+	tail  string
+	rows  [][]any
+	// back takes the one number that the tail returns of a row; nil where it returns nothing.
+	back func(n int64)
+}
+
+// write writes `head SELECT * FROM (VALUES ...) WHERE column1 IS NOT NULL tail` for size rows, whose parameters follow the first n, and
+// returns how many parameters there are then.
+func (i *insertion) write(b *strings.Builder, size, n int) int {
+	b.WriteString(i.head)
 	b.WriteString(" SELECT * FROM (VALUES ")
-	n := 0
 	for r := 0; r < size; r++ {
 		if r > 0 {
 			b.WriteString(", ")
 		}
 		b.WriteByte('(')
-		for c := range types {
+		for c := range i.types {
 			if c > 0 {
 				b.WriteString(", ")
 			}
@@ -77,14 +87,41 @@ func bulkSQL(head string, types []string, size int, tail string) string {
 			b.WriteString(itoa(n))
 			if r == 0 {
 				b.WriteString(" AS ")
-				b.WriteString(types[c])
+				b.WriteString(i.types[c])
 				b.WriteByte(')')
 			}
 		}
 		b.WriteByte(')')
 	}
 	b.WriteString(") AS v WHERE column1 IS NOT NULL ")
-	b.WriteString(tail)
+	b.WriteString(i.tail)
+	return n
+}
+
+// size is how many rows are made room for, where others of the statement have up to size: so that there are few statements to prepare.
+func (i *insertion) size(size int) int {
+	if len(i.rows) == 1 {
+		return 1
+	}
+	return size
+}
+
+// togetherSQL is one statement for insertions that do not depend on one another, of up to size rows each. It yields which insertion returned
+// which number.
+func togetherSQL(list []insertion, size int) string {
+	var b strings.Builder
+	n := 0
+	for i := range list {
+		b.WriteString([]string{"WITH i", ", i"}[min(i, 1)] + itoa(i) + " AS (")
+		n = list[i].write(&b, list[i].size(size), n)
+		b.WriteByte(')')
+	}
+	b.WriteString(" SELECT CAST(-1 AS BIGINT), CAST(0 AS BIGINT)")
+	for i := range list {
+		if list[i].back != nil {
+			b.WriteString(" UNION ALL SELECT " + itoa(i) + ", i" + itoa(i) + ".* FROM i" + itoa(i))
+		}
+	}
 	return b.String()
 }
 

@@ -13,19 +13,25 @@ import (
 	"hansa/storage/statemap"
 )
 
-const selectEventSQL = `SELECT e.pos, e.event_id, r.version, e.flags, e.auth_rank, e.state_root, e.replaces, e.redacted_by, e.device_id, e.txn_id,
-	e.decision_id, e.received_ts, e.json, e.signatures FROM events e JOIN rooms r ON r.room_num = e.room_num `
+const (
+	eventColumnsSQL = `SELECT e.pos, e.event_id, r.version, e.flags, e.auth_rank, e.state_root, e.replaces, e.redacted_by, e.device_id, e.txn_id,
+		e.decision_id, e.received_ts, e.json, e.signatures`
+	fromEventsSQL  = ` FROM events e JOIN rooms r ON r.room_num = e.room_num `
+	selectEventSQL = eventColumnsSQL + fromEventsSQL
+)
 
 // visibleSQL leaves out what clients never see in a timeline: flags 1, 2, 4 and 8.
 const visibleSQL = ` AND e.flags & 15 = 0 `
 
-func (tx *Tx) scanEvent(r interface{ Scan(...any) error }) (*Event, error) {
+// scanEvent reads one row; more are where the columns after those of an event go.
+func (tx *Tx) scanEvent(r interface{ Scan(...any) error }, more ...any) (*Event, error) {
 	var e Event
 	var id, version string
 	var root, body, sigs []byte
 	var rank sql.NullInt64
 	var replaces, redactedBy, device, txn, decision sql.NullString
-	if err := r.Scan(&e.Pos, &id, &version, &e.Flags, &rank, &root, &replaces, &redactedBy, &device, &txn, &decision, &e.ReceivedTS, &body, &sigs); err != nil {
+	columns := [...]any{&e.Pos, &id, &version, &e.Flags, &rank, &root, &replaces, &redactedBy, &device, &txn, &decision, &e.ReceivedTS, &body, &sigs}
+	if err := r.Scan(append(columns[:], more...)...); err != nil {
 		return nil, err
 	}
 	copy(e.StateRoot[:], root)
@@ -49,10 +55,12 @@ func (tx *Tx) scanEvent(r interface{ Scan(...any) error }) (*Event, error) {
 
 // events runs a query that selects events. A row that cannot be read is skipped and logged: one damaged event must not take a
 // room or a user's sync down with it.
-func (tx *Tx) events(q string, args ...any) ([]*Event, error) {
+func (tx *Tx) events(q string, args ...any) ([]*Event, error) { return tx.eventsAnd(nil, q, args...) }
+
+func (tx *Tx) eventsAnd(more []any, q string, args ...any) ([]*Event, error) {
 	var out []*Event
 	err := tx.query(func(r *sql.Rows) error {
-		e, err := tx.scanEvent(r)
+		e, err := tx.scanEvent(r, more...)
 		if err != nil {
 			tx.db.log.WithError(err).Error("skipped a damaged event")
 			return nil

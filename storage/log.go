@@ -39,6 +39,26 @@ func (tx *Tx) ReadLog(after, upto int64) ([]Entry, error) {
 	return out, err
 }
 
+// newsMax is how many positions ReadNews looks at.
+const newsMax = 512
+
+// ReadNews reads the events behind a position but for those at the positions that are in memory already, and how far the log goes: in one
+// statement, for a node looks many times a second while others write. newest is 0 where there is no event; of what lies in the log between
+// the events, and more than 512 positions on, ReadLog tells.
+func (tx *Tx) ReadNews(after int64, have []int64) (entries []Entry, newest int64, err error) {
+	var backfill, epoch int64
+	seen := tx.db.marks.Mark()
+	evs, err := tx.eventsAnd([]any{&newest, &backfill, &epoch}, eventColumnsSQL+`, l.pos, l.backfill, l.epoch`+fromEventsSQL+`JOIN log_position l ON l.id = 1
+		WHERE e.pos > $1 AND e.pos <= $2 AND NOT e.pos INTSET($3) ORDER BY e.pos`, after, after+newsMax, tx.set(have))
+	if err == nil && newest > 0 {
+		err = tx.db.marks.compare(seen, newest, backfill, epoch)
+	}
+	for _, e := range evs {
+		entries = append(entries, Entry{Pos: e.Pos, Kind: KindEvent, Event: e, RoomID: e.RoomID})
+	}
+	return entries, newest, err
+}
+
 const readLogSQL = `SELECT p.pos, 2, r.room_id, p.user_id, '', p.receipt_type, p.thread_id, p.event_id, p.event_pos, p.ts, NULL
 		FROM receipts p JOIN rooms r ON r.room_num = p.room_num WHERE p.pos > $1 AND p.pos <= $2
 	UNION ALL SELECT a.pos, 3, a.room_id, a.user_id, '', a.type, '', '', 0, 0, a.content FROM account_data a WHERE a.pos > $1 AND a.pos <= $2

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Tx is one transaction, or for DB.Read one connection. It is used by one goroutine and only inside the function it is given to.
@@ -19,6 +21,7 @@ type Tx struct {
 	last    int64
 	history int64 // the last number for history that this transaction has taken, 0 when none
 	entries []Entry
+	turn    *turn // where positions are taken from at first; nil where the row is raised at once
 	// failed is the first statement that PostgreSQL refused. It has given the transaction up then, and would take COMMIT for ROLLBACK
 	// without a word, also where the caller makes nothing of the error.
 	failed error
@@ -115,18 +118,14 @@ func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan 
 	for len(rows) > 0 {
 		n := min(len(rows), maxBulk)
 		size := bulkSize(n)
-		args := make([]any, 0, size*len(types))
-		for _, r := range rows[:n] {
-			if len(r) != len(types) {
-				return fmt.Errorf("%s: %d values for %d columns", head, len(r), len(types))
-			}
-			args = append(args, r...)
-		}
-		for len(args) < size*len(types) {
-			args = append(args, nil)
+		args, err := padded(make([]any, 0, size*len(types)), &insertion{head: head, types: types, rows: rows[:n]}, size)
+		if err != nil {
+			return err
 		}
 		if size != made {
-			made, q = size, bulkSQL(head, types, size, tail)
+			var b strings.Builder
+			(&insertion{head: head, types: types, tail: tail}).write(&b, size, 0)
+			made, q = size, b.String()
 		}
 		if scan != nil {
 			if err := tx.query(scan, q, args...); err != nil {
@@ -136,6 +135,74 @@ func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan 
 			return err
 		}
 		rows = rows[n:]
+	}
+	return nil
+}
+
+// padded appends the values of some rows, and NULL for those that are wanting to size.
+func padded(args []any, i *insertion, size int) ([]any, error) {
+	end := len(args) + size*len(i.types)
+	for _, r := range i.rows {
+		if len(r) != len(i.types) {
+			return nil, fmt.Errorf("%s: %d values for %d columns", i.head, len(r), len(i.types))
+		}
+		args = append(args, r...)
+	}
+	for len(args) < end {
+		args = append(args, nil)
+	}
+	return args, nil
+}
+
+// together makes several insertions that do not depend on one another: on PostgreSQL in one statement per 256 rows of the longest, for there
+// each is a round trip while others wait; on SQLite one after the other.
+func (tx *Tx) together(list ...insertion) error {
+	list = slices.DeleteFunc(list, func(i insertion) bool { return len(i.rows) == 0 })
+	if tx.db.d.singleWriter || len(list) == 1 {
+		for _, i := range list {
+			var scan func(*sql.Rows) error
+			if i.back != nil {
+				scan = func(r *sql.Rows) error {
+					var n int64
+					if err := r.Scan(&n); err != nil {
+						return err
+					}
+					i.back(n)
+					return nil
+				}
+			}
+			if err := tx.bulk(i.head, i.types, i.tail, i.rows, scan); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for len(list) > 0 {
+		longest, width := 0, 0
+		for _, i := range list {
+			longest, width = max(longest, len(i.rows)), width+len(i.types)
+		}
+		size := bulkSize(min(longest, maxBulk))
+		args, part := make([]any, 0, size*width), slices.Clone(list)
+		var err error
+		for i := range part {
+			part[i].rows = part[i].rows[:min(len(part[i].rows), size)]
+			if args, err = padded(args, &part[i], part[i].size(size)); err != nil {
+				return err
+			}
+			list[i].rows = list[i].rows[len(part[i].rows):]
+		}
+		if err := tx.query(func(r *sql.Rows) error {
+			var i, n int64
+			if err := r.Scan(&i, &n); err != nil || i < 0 {
+				return err
+			}
+			part[i].back(n)
+			return nil
+		}, togetherSQL(part, size), args...); err != nil {
+			return err
+		}
+		list = slices.DeleteFunc(list, func(i insertion) bool { return len(i.rows) == 0 })
 	}
 	return nil
 }

@@ -22,8 +22,8 @@ const (
 	maxBatch = 256
 	// updateSize is what an update counts in it: it is some statements of its own.
 	updateSize = 4
-	// contendedFor is how long after a conflict others are expected.
-	contendedFor = 2 * time.Second
+	// maxMoved limits how many heads are remembered that other nodes have moved rooms to.
+	maxMoved = 4096
 )
 
 // Append stores events of one room and returns when they are durable. Appends of many rooms and callers share one
@@ -69,7 +69,7 @@ func (db *DB) enqueue(ctx context.Context, j *job) error {
 	}
 }
 
-// write is the one goroutine that commits batches. It takes what is there and never waits for more.
+// write is the one goroutine that commits batches. It takes what is there when its turn comes and never waits for more.
 func (db *DB) write() {
 	defer db.done.Done()
 	w := &writer{db: db}
@@ -77,12 +77,12 @@ func (db *DB) write() {
 	for {
 		select {
 		case j := <-db.jobs:
-			w.run(db.drain(j))
+			w.run([]*job{j}, true)
 		case <-db.quit:
 			for {
 				select {
 				case j := <-db.jobs:
-					w.run(db.drain(j))
+					w.run([]*job{j}, true)
 				default:
 					return
 				}
@@ -91,8 +91,12 @@ func (db *DB) write() {
 	}
 }
 
-func (db *DB) drain(first *job) []*job {
-	batch, size := []*job{first}, first.size()
+// drain adds what is there to a batch.
+func (db *DB) drain(batch []*job) []*job {
+	size := 0
+	for _, j := range batch {
+		size += j.size()
+	}
 	for size < maxBatch {
 		select {
 		case j := <-db.jobs:
@@ -118,12 +122,16 @@ type writer struct {
 	c  *conn
 	// commits are those since the connection was last tidied.
 	commits int
-	// conflict is when another node was last found to have moved a room.
-	conflict time.Time
+	// seen is the last position that the writer knows of, moved the heads that other nodes have moved rooms to: what is appended to such a
+	// room may be built on an older one.
+	seen  int64
+	moved map[int64]Head
+	// turn is that of the transaction which was begun; nil on SQLite, where nobody else writes.
+	turn *turn
+	// shared tells that another node has written since the last turn, began when this one last had it.
+	shared bool
+	began  time.Time
 }
-
-// contended tells whether heads are read before they are moved, because another node has moved one lately.
-func (w *writer) contended() bool { return time.Since(w.conflict) < contendedFor }
 
 // canRebase tells whether something that goes into a room can be put on another head.
 func canRebase(batch []*job, room matrix.RoomID) bool {
@@ -152,10 +160,20 @@ func (w *writer) close() {
 }
 
 // run commits a batch. When the batch fails for a reason that lies in one of its jobs, that job is found (by name, or by
-// halving) and fails alone.
-func (w *writer) run(batch []*job) {
-	careful := false
+// halving) and fails alone. A batch that is open takes in what has come until its turn comes.
+func (w *writer) run(batch []*job, open bool) {
+	careful, looked := false, false
 	for try := 0; len(batch) > 0; {
+		if open && w.shared {
+			time.Sleep(turnsApart - time.Since(w.began))
+		}
+		if err := w.begin(context.Background()); err != nil {
+			finish(batch, fmt.Errorf("%w: %w", ErrUnavailable, err))
+			return
+		}
+		if w.began = time.Now(); open {
+			batch, open = w.db.drain(batch), false
+		}
 		errs, err := w.try(batch, careful)
 		if err == nil {
 			for i, j := range batch {
@@ -166,53 +184,43 @@ func (w *writer) run(batch []*job) {
 		}
 		var conflict *conflictError
 		switch {
-		case errors.As(err, &conflict) && !w.contended() && canRebase(batch, conflict.room):
-			w.conflict = time.Now()
+		case errors.As(err, &conflict) && !looked && !w.db.d.singleWriter && canRebase(batch, conflict.room):
+			looked = true
+			if err := w.look(batch); err != nil {
+				finish(batch, err)
+				return
+			}
 		case errors.As(err, &conflict):
 			batch = failRoom(batch, conflict.room, err)
-		case w.db.d.isRetry(err) && try < maxRetries: // another node holds a lock that ours waits for in the other order
+		case (w.db.d.isRetry(err) || errors.Is(err, errTurn)) && try < maxRetries: // another node holds a lock that ours waits for in the other order
 			again(try)
 			try++
 		case !careful && errors.Is(err, errOneFailed):
 			careful = true
 		case len(batch) == 1 || w.db.d.isGone(err) || w.db.d.isRetry(err) || IsFull(err):
-			for _, j := range batch {
-				j.done <- err
-			}
+			finish(batch, err)
 			return
 		default:
-			w.run(batch[:len(batch)/2])
+			w.run(batch[:len(batch)/2], false)
 			batch = batch[len(batch)/2:]
 		}
 	}
 }
 
-func failRoom(batch []*job, room matrix.RoomID, err error) []*job {
-	var rest []*job
+func finish(batch []*job, err error) {
 	for _, j := range batch {
-		if j.ap != nil && j.ap.Room.ID == room {
-			j.done <- err
-		} else {
-			rest = append(rest, j)
-		}
+		j.done <- err
 	}
-	return rest
 }
 
 // errOneFailed is wrapped by the error of a batch in which an update failed that may have written something before.
 var errOneFailed = errors.New("storage: an update of the batch failed")
 
-// try runs the batch in one transaction. With care each update can fail alone, and the list holds the errors of those that did; it
+// try runs the batch in the transaction that was begun. With care each update can fail alone, and the list holds the errors of those that did; it
 // costs two more statements each.
 func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 	db, ctx := w.db, context.Background()
-	if err := db.usable(); err != nil && !db.closed.Load() {
-		return nil, err
-	}
-	if err := w.begin(ctx); err != nil {
-		return nil, err
-	}
-	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true}
+	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true, turn: w.turn}
 	var appends []*Append
 	for _, j := range batch {
 		if j.ap != nil {
@@ -220,11 +228,8 @@ func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 		}
 	}
 	errs = make([]error, len(batch))
-	switch {
-	case len(appends) > 0:
-		err = guard(tx, func(tx *Tx) error { return tx.appendAll(appends, w.contended()) })
-	case !db.d.singleWriter:
-		_, _, err = tx.raise(0, 0) // before any other row, so that batches of several nodes do not wait for each other in a circle
+	if len(appends) > 0 {
+		err = guard(tx, func(tx *Tx) error { return tx.appendAll(appends, w.moved) })
 	}
 	for i, j := range batch {
 		switch {
@@ -252,15 +257,22 @@ func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 		return nil, err
 	}
 	db.stats.commits.Add(1)
+	w.seen = max(w.seen, tx.last)
 	for _, a := range appends {
+		if _, ok := w.moved[a.num]; ok {
+			w.moved[a.num] = a.Head
+		}
 		a.Room = &Room{ID: a.Room.ID, Version: a.Room.Version, Tenant: a.Room.Tenant, num: a.num, Head: a.Head}
 	}
 	db.publish(tx)
 	return errs, nil
 }
 
-// begin begins a transaction, on a new connection where the old one turns out to be lost.
+// begin begins a transaction, on a new connection where the old one turns out to be lost. It returns when no other node writes.
 func (w *writer) begin(ctx context.Context) (err error) {
+	if err := w.db.usable(); err != nil && !w.db.closed.Load() {
+		return err
+	}
 	for fresh := false; ; {
 		if w.c == nil {
 			if w.c, err = w.db.connect(ctx); err != nil {
@@ -268,7 +280,12 @@ func (w *writer) begin(ctx context.Context) (err error) {
 			}
 			fresh = true
 		}
-		if err = w.c.plain(ctx, w.db.d.beginWrite); err == nil {
+		if w.db.d.singleWriter {
+			err = w.c.plain(ctx, w.db.d.beginWrite)
+		} else {
+			err = w.takeTurn(ctx)
+		}
+		if err == nil {
 			return nil
 		}
 		if w.discard(err); fresh || w.c != nil {
