@@ -111,15 +111,16 @@ func pass(ctx context.Context, d time.Duration) bool {
 // visible, so reading up to the newest one leaves no gap. What is committed meanwhile is left to the next look: a busy deployment always has
 // some.
 func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
-	target := int64(-1)
-	for {
+	target, err := s.readNews(ctx)
+	found = target > 0
+	for err == nil {
 		after, upto := s.gapAhead()
-		if target >= 0 && after >= target {
+		if target > 0 && after >= target {
 			return found, nil
 		}
 		var entries []storage.Entry
-		err := s.keeper.db().Read(ctx, func(tx *storage.Tx) error {
-			if target < 0 {
+		err = s.keeper.db().Read(ctx, func(tx *storage.Tx) error {
+			if target <= 0 {
 				pos, err := tx.Position()
 				if err != nil {
 					return err
@@ -149,6 +150,50 @@ func (s *Stream) catchUp(ctx context.Context) (found bool, err error) {
 		}
 		s.mu.Unlock()
 	}
+	return found, err
+}
+
+// readNews takes in the events that are not here yet. It returns how far the log goes; 0 where no event was found.
+func (s *Stream) readNews(ctx context.Context) (newest int64, err error) {
+	after, have := s.known()
+	var news []storage.Entry
+	err = s.keeper.db().Read(ctx, func(tx *storage.Tx) (err error) {
+		news, newest, err = tx.ReadNews(after, have)
+		return err
+	})
+	if err != nil || len(news) == 0 {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(news) > 0 { // what stands side by side is as good as a transaction of this process
+		n := 1
+		for n < len(news) && news[n].Pos == news[0].Pos+int64(n) {
+			n++
+		}
+		if first, last := news[0].Pos, news[n-1].Pos; s.ahead[first].last < last {
+			s.ahead[first] = batch{last, news[:n]}
+		}
+		news = news[n:]
+	}
+	before := s.pos
+	if s.drain(); s.pos > before {
+		s.wake()
+	}
+	return newest, nil
+}
+
+// known is the newest position here, and those behind it that this process has committed already.
+func (s *Stream) known() (after int64, have []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have = []int64{}
+	for first, b := range s.ahead {
+		for pos := first; pos <= b.last && len(have) < readMax; pos++ {
+			have = append(have, pos)
+		}
+	}
+	return s.pos, have
 }
 
 // gapAhead is the newest position here and, where this process has committed something beyond it, the last position that is missing
