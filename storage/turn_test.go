@@ -192,3 +192,52 @@ func TestReadNews(t *testing.T) {
 		}
 	})
 }
+
+// What can wait does not keep anybody waiting who writes into another room, and goes before what is written into the same one.
+func TestAppend_Patient(t *testing.T) {
+	t.Parallel()
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx := context.Background()
+		patient := func(room string) *storage.Append {
+			a := newChain(room).next(t, "m.test", nil, `{}`)
+			a.Patient = true
+			return a
+		}
+		if err := db.Append(ctx, patient("!first:acme.example")); err != nil { // alone it is written at once
+			t.Fatal(err)
+		}
+		begun, release, updated := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		go func() {
+			updated <- db.UpdateShared(ctx, func(*storage.Tx) error { close(begun); <-release; return nil })
+		}()
+		<-begun // the writer is busy, and all that follows is there when it has time again
+		other, same := patient("!other:acme.example"), patient("!same:acme.example")
+		urgent := newChain("!same:acme.example")
+		urgent.room = same.Room
+		head := *urgent.room
+		head.Head = same.Head
+		urgent.room = &head
+		next := urgent.next(t, "m.test", nil, `{"n":2}`)
+		last := newChain("!urgent:acme.example").next(t, "m.test", nil, `{}`)
+		var waits []func() error
+		for _, a := range []*storage.Append{other, same, next, last} {
+			wait, err := db.Pending(ctx, a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			waits = append(waits, wait)
+		}
+		close(release)
+		for _, wait := range append(waits, func() error { return <-updated }) {
+			if err := wait(); err != nil {
+				t.Error(err)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+		if a, b, c, d := same.Stored[0].Pos, next.Stored[0].Pos, last.Stored[0].Pos, other.Stored[0].Pos; !(a < b && b < c && c < d) {
+			t.Errorf("positions: same %d, next %d, urgent %d, other %d; want them in this order", a, b, c, d)
+		}
+	})
+}

@@ -72,41 +72,11 @@ func (db *DB) enqueue(ctx context.Context, j *job) error {
 // write is the one goroutine that commits batches. It takes what is there when its turn comes and never waits for more.
 func (db *DB) write() {
 	defer db.done.Done()
-	w := &writer{db: db}
+	w := &writer{db: db, queue: queue{db: db}}
 	defer w.close()
-	for {
-		select {
-		case j := <-db.jobs:
-			w.run([]*job{j}, true)
-		case <-db.quit:
-			for {
-				select {
-				case j := <-db.jobs:
-					w.run([]*job{j}, true)
-				default:
-					return
-				}
-			}
-		}
+	for batch := w.queue.next(); len(batch) > 0; batch = w.queue.next() {
+		w.run(batch, true)
 	}
-}
-
-// drain adds what is there to a batch.
-func (db *DB) drain(batch []*job) []*job {
-	size := 0
-	for _, j := range batch {
-		size += j.size()
-	}
-	for size < maxBatch {
-		select {
-		case j := <-db.jobs:
-			batch = append(batch, j)
-			size += j.size()
-		default:
-			return batch
-		}
-	}
-	return batch
 }
 
 func (j *job) size() int {
@@ -118,8 +88,9 @@ func (j *job) size() int {
 
 // writer owns the writing connection.
 type writer struct {
-	db *DB
-	c  *conn
+	db    *DB
+	queue queue
+	c     *conn
 	// commits are those since the connection was last tidied.
 	commits int
 	// seen is the last position that the writer knows of, moved the heads that other nodes have moved rooms to: what is appended to such a
@@ -172,7 +143,7 @@ func (w *writer) run(batch []*job, open bool) {
 			return
 		}
 		if w.began = time.Now(); open {
-			batch, open = w.db.drain(batch), false
+			batch, open = w.queue.fill(batch), false
 		}
 		errs, err := w.try(batch, careful)
 		if err == nil {

@@ -201,6 +201,7 @@ func (b *batch) commit() (wait func() error, err error) {
 	}
 	c := &commit{done: make(chan struct{})}
 	l.last = c
+	b.all.Patient = !(&ticket{list: b.stored}).alone()
 	durable, err := s.DB.Pending(b.ctx, &b.all)
 	return func() error {
 		if err == nil {
