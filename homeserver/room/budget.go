@@ -21,7 +21,7 @@ const (
 // budget limits what is fetched from other servers because of what they send: one bucket for each server and each room.
 type budget struct {
 	mu      sync.Mutex
-	buckets map[string]bucket
+	buckets map[string]*bucket
 }
 
 type bucket struct {
@@ -29,20 +29,25 @@ type bucket struct {
 	at                time.Time
 }
 
-// server and room take requests from the budgets of a server and of a room. They report false where there is not enough left.
-func (b *budget) server(name matrix.ServerName, cost float64, now time.Time) bool {
-	return b.spend("server "+string(name), serverBurst, serverRate, cost, now)
-}
-
-func (b *budget) room(id matrix.RoomID, cost float64, now time.Time) bool {
-	return b.spend("room "+string(id), roomBurst, roomRate, cost, now)
-}
-
-func (b *budget) spend(key string, burst, rate, cost float64, now time.Time) bool {
+// take takes requests from the budgets of a server and of a room, from both or from neither: a server that has used up its own budget takes
+// nothing from what others may need for the room. It reports false where there is not enough left of one of them.
+func (b *budget) take(server matrix.ServerName, room matrix.RoomID, cost float64, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	k, ok := b.buckets[key]
-	if !ok {
+	s := b.bucket("server "+string(server), serverBurst, serverRate, now)
+	r := b.bucket("room "+string(room), roomBurst, roomRate, now)
+	if s == nil || r == nil || s.left < cost || r.left < cost {
+		return false
+	}
+	s.left -= cost
+	r.left -= cost
+	return true
+}
+
+// bucket returns a budget as it is now, nil where there are too many that are not full. The caller holds mu.
+func (b *budget) bucket(key string, burst, rate float64, now time.Time) *bucket {
+	k := b.buckets[key]
+	if k == nil {
 		if len(b.buckets) >= budgetKeys {
 			for other, o := range b.buckets {
 				if o.left+now.Sub(o.at).Seconds()*o.rate >= o.burst {
@@ -50,18 +55,13 @@ func (b *budget) spend(key string, burst, rate, cost float64, now time.Time) boo
 				}
 			}
 			if len(b.buckets) >= budgetKeys {
-				return false
+				return nil
 			}
 		}
-		k = bucket{left: burst, burst: burst, rate: rate, at: now}
+		k = &bucket{left: burst, burst: burst, rate: rate, at: now}
+		b.buckets[key] = k
 	}
 	k.left = min(burst, k.left+max(0, now.Sub(k.at).Seconds())*rate)
 	k.at = now
-	if k.left >= cost {
-		k.left -= cost
-		b.buckets[key] = k
-		return true
-	}
-	b.buckets[key] = k
-	return false
+	return k
 }

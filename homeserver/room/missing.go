@@ -44,7 +44,7 @@ type source struct {
 
 // spend takes requests from the budgets of the server and the room.
 func (src *source) spend(cost float64) error {
-	if now := src.s.Now(); !src.s.budget.room(src.room, cost, now) || !src.s.budget.server(src.from, cost, now) {
+	if now := src.s.Now(); !src.s.budget.take(src.from, src.room, cost, now) {
 		return matrix.Errorf(http.StatusTooManyRequests, matrix.CodeLimitExceeded, "Too much had to be fetched for events of this server or room.")
 	}
 	return nil

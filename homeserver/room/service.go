@@ -96,7 +96,7 @@ func New(d Deps) *Service {
 		d.CacheRooms = 2000
 	}
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "room"), rooms: map[matrix.RoomID]*list.Element{}, used: list.New(),
-		txns: newRecentTxns(20000), nodes: newNodeCache(20000), resolutions: newResolutions(2000), graph: newGraph(), lookups: newLookups(), labour: newLabour(), budget: &budget{buckets: map[string]bucket{}}}
+		txns: newRecentTxns(20000), nodes: newNodeCache(20000), resolutions: newResolutions(2000), graph: newGraph(), lookups: newLookups(), labour: newLabour(), budget: &budget{buckets: map[string]*bucket{}}}
 }
 
 // IsLocal tells whether a server name is a tenant of this deployment.
