@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"hansa/config"
 )
 
 // Tenant is the domain of all people of this package.
@@ -63,6 +65,26 @@ func NewServer(binary, dir, database string) (*Server, error) {
 		s.Database = "sqlite:" + filepath.Join(dir, "data", "hansa.db")
 	}
 	return s, s.configure(dir)
+}
+
+// Process makes a server of a configuration, with listeners for clients and administrators at addresses of its own. The configuration and the log are
+// in dir.
+func Process(binary, dir string, cfg config.Config) (*Server, error) {
+	client, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Listen.Client, cfg.Listen.Admin = client, admin
+	text, err := cfg.YAML()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Binary: binary, Dir: dir, Database: cfg.Database, URL: "http://" + client, Admin: "http://" + admin}
+	return s, os.WriteFile(filepath.Join(dir, "hansa.yaml"), text, 0o600)
 }
 
 // Sibling writes the configuration of another node of the same deployment, with a folder of its own for what nodes do not share.

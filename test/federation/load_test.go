@@ -37,7 +37,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if theBuild.dir != "" {
+		_ = os.RemoveAll(theBuild.dir) // a temporary folder
+	}
+	os.Exit(code)
 }
 
 // peers are the servers that a generator listens for: each has an answer about its keys and says yes to every transaction.
