@@ -301,7 +301,7 @@ func TestF106_GapIsFilledWithinBounds(t *testing.T) {
 	})
 }
 
-func TestF106_BudgetOfAServer(t *testing.T) {
+func TestF106_BudgetOfARoom(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, "sqlite", partner())
 	d := k.meet()
