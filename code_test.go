@@ -135,6 +135,78 @@ func calls(e ast.Expr, pkg, name string) bool {
 	return ok && x.Name == pkg && s.Sel.Name == name
 }
 
+// guards are the functions under which a panic is an error, or goes on in the caller.
+func guards() []string { return []string{"Guard", "Keep", "recover"} }
+
+// unguarded lists the functions that start goroutines which need no recovery, and why.
+func unguarded() map[string]string {
+	return map[string]string{
+		"appservices/reader.go arrange":    "it takes a lease, under which Keep runs the rest",
+		"homeserver/run.go serve":          "net/http recovers in each connection, and without its listeners the process is no use",
+		"homeserver/stream/catchup.go Run": "a node that cannot read the log is no use: it ends, and another one takes its leases",
+		"homeserver/stream/bus.go run":     "as above; it sends what this process has made",
+		"outbound/dial.go dial":            "the dialler of the standard library, before anything is read",
+		"storage/db.go Open":               "the writer, which guards each transaction by itself",
+	}
+}
+
+// A panic in a goroutine ends the process, whatever recovers elsewhere: so each goroutine begins with a guard.
+func TestGoroutines_AreGuarded(t *testing.T) {
+	t.Parallel()
+	needless := unguarded()
+	for _, f := range sources(t) {
+		if _, out := matches(f.dir, "test/...", "cmd/..."); out || f.test {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(fn, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "DoChan" {
+					t.Errorf("%s: a panic under DoChan ends the process; use stream.Flight", f.at(n))
+				}
+				if !startsGoroutine(n) || mentions(n, guards()) {
+					return true
+				}
+				place := f.path + " " + fn.Name.Name
+				if unguarded()[place] == "" {
+					t.Errorf("%s: a panic in this goroutine ends the process: use stream.Guard, Keep or Spread", f.at(n))
+				}
+				delete(needless, place)
+				return true
+			})
+		}
+	}
+	for place := range needless {
+		t.Errorf("unguarded() names %s, which starts no such goroutine", place)
+	}
+}
+
+// startsGoroutine tells whether a node is a go statement, or a call of the Go method of a group.
+func startsGoroutine(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.GoStmt:
+		return true
+	case *ast.CallExpr:
+		s, ok := n.Fun.(*ast.SelectorExpr)
+		return ok && (s.Sel.Name == "Go" || s.Sel.Name == "TryGo")
+	}
+	return false
+}
+
+// mentions tells whether one of the names is used in a node.
+func mentions(n ast.Node, names []string) (found bool) {
+	ast.Inspect(n, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok && slices.Contains(names, id.Name) {
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
 func TestTests_NeitherSleepNorSkip(t *testing.T) {
 	t.Parallel()
 	for _, f := range sources(t) {

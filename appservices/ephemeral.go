@@ -18,7 +18,7 @@ const maxTyping = 100
 // over.
 //
 // spec: application-service-api#pushing-ephemeral-data
-func (rd *reader) tellEphemeral(ctx context.Context) {
+func (rd *reader) tellEphemeral(ctx context.Context) error {
 	s := rd.s
 	version := s.Ephemeral.Version()
 	for ctx.Err() == nil {
@@ -36,6 +36,7 @@ func (rd *reader) tellEphemeral(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	return nil
 }
 
 func (rd *reader) tellTyping(ctx context.Context, rooms []matrix.RoomID) {

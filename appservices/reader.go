@@ -105,23 +105,14 @@ func (rd *reader) run(ctx context.Context) {
 		<-rd.after // it was told to end
 	}
 	for ctx.Err() == nil {
-		err := rd.s.Stream.Hold(ctx, "bridge."+rd.reg.ID, rd.session)
+		name := "bridge." + rd.reg.ID
+		err := rd.s.Stream.Hold(ctx, name, func(ctx context.Context, lease *stream.Lease) error {
+			return rd.s.Stream.Keep(ctx, name, func(ctx context.Context) error { return rd.session(ctx, lease) })
+		})
 		if err != nil && ctx.Err() == nil {
 			rd.s.log.WithField("bridge", rd.reg.ID).WithError(err).Warn("telling a bridge of news failed; trying again")
-			rest(ctx, time.Second)
+			stream.Pause(ctx, time.Second)
 		}
-	}
-}
-
-// rest waits, and returns false when ctx ends.
-func rest(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -143,7 +134,9 @@ func (rd *reader) session(ctx context.Context, lease *stream.Lease) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if rd.reg.Ephemeral && s.Ephemeral != nil {
-		live.Go(func() { rd.tellEphemeral(ctx) })
+		live.Go(func() {
+			_ = s.Stream.Keep(ctx, "bridge."+rd.reg.ID+".ephemeral", rd.tellEphemeral) // it has no errors
+		})
 	}
 	sending := row.Sending
 	for pause := time.Duration(0); ; {
@@ -193,7 +186,7 @@ func (rd *reader) wait(ctx context.Context, pause time.Duration) bool {
 	select {
 	case <-t.C:
 	case <-rd.again:
-		return rest(ctx, min(pause, 100*time.Millisecond)) // however often it says so
+		return stream.Pause(ctx, min(pause, 100*time.Millisecond)) // however often it says so
 	case <-ctx.Done():
 		return false
 	}

@@ -23,7 +23,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer all.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	all.Go(func() { s.watch(ctx) })
+	all.Go(func() {
+		_ = s.Stream.Keep(ctx, "bridge files", s.watch) // it has no errors
+	})
 	for {
 		s.arrange(ctx, &all)
 		select {
@@ -35,9 +37,9 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // watch reads the files again when they change.
-func (s *Service) watch(ctx context.Context) {
+func (s *Service) watch(ctx context.Context) error {
 	if s.Directory == "" {
-		return
+		return nil
 	}
 	var events chan fsnotify.Event
 	w, err := fsnotify.NewWatcher()
@@ -68,7 +70,7 @@ func (s *Service) watch(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-events:
 			quiet.Reset(debounce)
 		case <-look.C:

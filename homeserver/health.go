@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hansa/homeserver/stream"
 	"hansa/storage"
 )
 
@@ -161,7 +162,9 @@ func (s *Server) probe(ctx context.Context) error {
 	name, _ := os.Hostname() // only a label
 	done := make(chan error, 1)
 	go func() {
-		done <- s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.SetCursor("probe."+name, s.now().Unix()) })
+		done <- stream.Guard(func() error {
+			return s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.SetCursor("probe."+name, s.now().Unix()) })
+		})
 	}()
 	select {
 	case err := <-done:

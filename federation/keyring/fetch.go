@@ -105,17 +105,8 @@ func (r *Ring) once(ctx context.Context, key string, fn func(context.Context) er
 	if r.Servers == nil {
 		return ErrNoKey
 	}
-	ch := r.flight.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*fetchTimeout)
-		defer cancel()
-		return nil, fn(ctx)
-	})
-	select {
-	case res := <-ch:
-		return res.Err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	_, err := r.flight.Do(ctx, key, 2*fetchTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return err
 }
 
 // ask spends leave to ask, waits for its turn, asks, and notes the outcome.

@@ -29,8 +29,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/singleflight"
 
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/signing"
 	"hansa/outbound"
@@ -83,7 +83,7 @@ var ErrNoKey = errors.New("keyring: no such key")
 type Ring struct {
 	Deps
 	log     *logrus.Entry
-	flight  singleflight.Group
+	flight  stream.Flight[struct{}]
 	slots   chan struct{} // one for each question that is on its way
 	metrics *metrics
 

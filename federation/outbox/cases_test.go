@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -431,4 +432,37 @@ func wantArrived(t *testing.T, server string, got, want []string) {
 	if len(got) < len(want)*9/10 {
 		t.Errorf("%s got %d of %d events", server, len(got), len(want))
 	}
+}
+
+// A bug in what is done with the answer of one server, or beside the transactions, interrupts the sending and ends neither it nor the process.
+func TestD481_PanicsInTheOutbox(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		r := w.newRoom("a", "@f:far.example", "@n:near.example")
+		var sent, asked atomic.Int64
+		w.peers.on(far, func(context.Context, string, federation.Transaction) error {
+			if sent.Add(1) == 1 {
+				panic("a bug with the answer")
+			}
+			return nil
+		})
+		w.start()
+		r.add(message("1"))
+		w.flushed("near.example")
+		w.flushed(far)
+		wantList(t, "far", w.peers.events(far), "1")
+
+		w.door.asks(func() {
+			if asked.Add(1) == 1 {
+				panic("a bug beside the transactions")
+			}
+		})
+		r.add(message("2"))
+		w.flushed("near.example")
+		w.flushed(far)
+		wantList(t, "far", w.peers.events(far), "1", "2")
+		wantList(t, "near", w.peers.events("near.example"), "1", "2")
+		if asked.Load() < 2 {
+			t.Errorf("the door was asked %d times", asked.Load())
+		}
+	})
 }

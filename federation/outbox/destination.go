@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/federation"
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/event"
 	"hansa/storage"
@@ -230,7 +231,15 @@ func (s *session) start(ctx context.Context) time.Duration {
 			d.state, d.charged = sending, pool
 			dctx, cancel := context.WithCancel(ctx)
 			d.cancel = cancel
-			s.work.Go(func() { s.attempt(dctx, d); cancel() })
+			s.work.Go(func() {
+				defer cancel()
+				if err := stream.Guard(func() error { s.attempt(dctx, d); return nil }); err != nil {
+					select {
+					case s.bugs <- err:
+					default: // one is enough
+					}
+				}
+			})
 		}
 	}
 	if len(s.due) == 0 {

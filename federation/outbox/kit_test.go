@@ -160,6 +160,14 @@ type doors struct {
 	mu           sync.Mutex
 	shut, leaves map[matrix.ServerName]bool
 	asked        int
+	each         func() // called for each question
+}
+
+// asks sets what is done for each question.
+func (d *doors) asks(fn func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.each = fn
 }
 
 func (d *doors) set(server matrix.ServerName, shut, leaves bool) {
@@ -173,6 +181,9 @@ func (d *doors) Outbound(_ context.Context, _, to matrix.ServerName) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked++
+	if d.each != nil {
+		d.each()
+	}
 	if d.shut[to] {
 		return matrix.Forbidden("No partner.")
 	}

@@ -142,29 +142,32 @@ func (o *Outbox) Run(ctx context.Context) error {
 	}
 	o.Stream.Hear(topic, o.listen)
 	return o.Stream.Hold(ctx, name, func(ctx context.Context, l *stream.Lease) error {
-		for pause := 50 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-			began := time.Now()
-			err := o.session(ctx, l)
-			if ctx.Err() != nil || err == nil {
-				return nil
-			}
-			if errors.Is(err, storage.ErrNotHeld) {
-				return err
-			}
-			o.log.WithError(err).Warn("sending to other servers was interrupted; it begins anew")
-			if time.Since(began) > time.Minute {
-				pause = 50 * time.Millisecond
-			}
-			if errors.Is(err, storage.ErrUnavailable) {
-				pause = min(pause, 500*time.Millisecond)
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(pause):
-			}
-		}
+		return o.Stream.Keep(ctx, name, func(ctx context.Context) error { return o.sessions(ctx, l) })
 	})
+}
+
+// sessions begins anew what fails, until ctx ends or the lease is lost.
+func (o *Outbox) sessions(ctx context.Context, l *stream.Lease) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+		began := time.Now()
+		err := o.session(ctx, l)
+		if ctx.Err() != nil || err == nil {
+			return nil
+		}
+		if bug := (*stream.PanicError)(nil); errors.Is(err, storage.ErrNotHeld) || errors.As(err, &bug) {
+			return err
+		}
+		o.log.WithError(err).Warn("sending to other servers was interrupted; it begins anew")
+		if time.Since(began) > time.Minute {
+			pause = 50 * time.Millisecond
+		}
+		if errors.Is(err, storage.ErrUnavailable) {
+			pause = min(pause, 500*time.Millisecond)
+		}
+		if !stream.Pause(ctx, pause) {
+			return nil
+		}
+	}
 }
 
 // Hear tells that a server has just made a request: it is there, and what waits for it is tried again at once.

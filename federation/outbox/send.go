@@ -22,10 +22,12 @@ import (
 func (s *session) attempt(ctx context.Context, d *destination) {
 	began := time.Now()
 	var t *transaction
-	err := stream.Guard(func() (err error) { t, err = s.deliver(ctx, d); return err })
-	if t != nil && err != nil && s.quarantine(ctx, d, t, err) {
-		err = nil
-	}
+	err := stream.Guard(func() (err error) {
+		if t, err = s.deliver(ctx, d); t != nil && err != nil && s.quarantine(ctx, d, t, err) {
+			err = nil
+		}
+		return err
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running[d.charged]--

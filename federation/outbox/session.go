@@ -20,6 +20,7 @@ type session struct {
 	ephemera chan ephemeral
 	roster   *roster        // used by the reader of the log alone
 	work     sync.WaitGroup // transactions under way
+	bugs     chan error     // panics that leave it unclear how far a server is
 
 	mu sync.Mutex // guards all below
 	// pos is the position up to which the log has been looked through.
@@ -42,7 +43,7 @@ type pair struct{ as, to matrix.ServerName }
 
 // session sends until ctx ends, or something fails that cannot be tried again.
 func (o *Outbox) session(ctx context.Context, l *stream.Lease) error {
-	s := &session{o: o, lease: l, ephemera: make(chan ephemeral, 4096), dests: map[pair]*destination{},
+	s := &session{o: o, lease: l, ephemera: make(chan ephemeral, 4096), bugs: make(chan error, 1), dests: map[pair]*destination{},
 		tenants: map[matrix.ServerName]struct{}{},
 		refused: map[pair]time.Time{}, wake: make(chan struct{}, 1), flush: make(chan struct{}, 1)}
 	s.roster = newRoster(o, s.update)
@@ -53,11 +54,9 @@ func (o *Outbox) session(ctx context.Context, l *stream.Lease) error {
 	o.live = s
 	o.mu.Unlock()
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.follow(gctx) })
-	g.Go(func() error { return s.schedule(gctx) })
-	g.Go(func() error { return s.write(gctx) })
-	g.Go(func() error { return s.watch(gctx) })
-	g.Go(func() error { return s.spread(gctx) })
+	for _, part := range []func(context.Context) error{s.follow, s.schedule, s.write, s.watch, s.spread, s.fail} {
+		g.Go(func() error { return stream.Guard(func() error { return part(gctx) }) })
+	}
 	err := g.Wait()
 	o.mu.Lock()
 	o.live = nil
@@ -131,6 +130,16 @@ func (s *session) follow(ctx context.Context) error {
 			return err // begin anew from what is stored
 		}
 		pos = upto
+	}
+}
+
+// fail ends the session by a panic of a transaction: what is stored tells the next one how far each server is.
+func (s *session) fail(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.bugs:
+		return err
 	}
 }
 

@@ -23,8 +23,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/singleflight"
 
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/outbound"
 )
@@ -70,11 +70,13 @@ var ErrNowhere = errors.New("resolve: the server name leads nowhere")
 // Resolver finds servers. Its methods may be called from any goroutine.
 type Resolver struct {
 	Deps
-	log    *logrus.Entry
-	ports  ports
-	flight singleflight.Group
-	wells  *cache[well]
-	srvs   *cache[srv]
+	log   *logrus.Entry
+	ports ports
+	wells *cache[well]
+	srvs  *cache[srv]
+	// What is asked at the moment.
+	wellsAsked stream.Flight[well]
+	srvsAsked  stream.Flight[srv]
 }
 
 // ports are those of the specification, unless a test has others.
@@ -145,11 +147,11 @@ func (r *Resolver) records(ctx context.Context, host string) ([]Target, error) {
 	key := strings.ToLower(host)
 	s, ok := r.srvs.get(key)
 	if !ok || r.Now().After(s.until) {
-		v, err := r.once(ctx, "srv "+key, func(ctx context.Context) any { return r.lookupSRV(ctx, key) })
+		var err error
+		s, err = r.srvsAsked.Do(ctx, key, lookupTimeout+wellKnownTimeout, func(ctx context.Context) (srv, error) { return r.lookupSRV(ctx, key), nil })
 		if err != nil {
 			return nil, err
 		}
-		s = v.(srv)
 	}
 	if s.nowhere {
 		return nil, fmt.Errorf("%w: %s offers no federation", ErrNowhere, host)
@@ -193,21 +195,6 @@ func (r *Resolver) lookupSRV(ctx context.Context, host string) srv {
 func isAbsent(err error) bool {
 	var d *net.DNSError
 	return errors.As(err, &d) && d.IsNotFound
-}
-
-// once does something once for all who ask at the same time. It goes on where one of them leaves.
-func (r *Resolver) once(ctx context.Context, key string, fn func(context.Context) any) (any, error) {
-	ch := r.flight.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout+wellKnownTimeout)
-		defer cancel()
-		return fn(ctx), nil
-	})
-	select {
-	case res := <-ch:
-		return res.Val, res.Err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // Do sends a request to a server: to the places where it may be, one after the other, until one answers. Address, ServerName, Host and

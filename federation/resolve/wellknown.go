@@ -41,11 +41,11 @@ type well struct {
 func (r *Resolver) delegated(ctx context.Context, host string) (string, bool) {
 	w, ok := r.wells.get(host)
 	if !ok || !r.Now().Before(w.next) {
-		v, err := r.once(ctx, "well "+host, func(ctx context.Context) any { return r.ask(ctx, host) })
+		var err error
+		w, err = r.wellsAsked.Do(ctx, host, lookupTimeout+wellKnownTimeout, func(ctx context.Context) (well, error) { return r.ask(ctx, host), nil })
 		if err != nil {
 			return "", false // the caller is gone
 		}
-		w = v.(well)
 	}
 	return w.server, w.server != ""
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"golang.org/x/sync/singleflight"
 
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/policy"
 )
@@ -34,7 +34,7 @@ const (
 // before it is looked at.
 type farProfiles struct {
 	now     func() time.Time
-	flights singleflight.Group
+	flights stream.Flight[Profile]
 
 	mu       sync.Mutex
 	profiles map[farKey]farProfile // guarded by mu
@@ -117,15 +117,12 @@ func (s *Service) fetchProfile(ctx context.Context, as matrix.ServerName, user m
 
 // askProfile asks the server of a user, once for all who wait for it.
 func (s *Service) askProfile(ctx context.Context, k farKey) (Profile, error) {
-	ch := s.far.flights.DoChan(string(k.as)+" "+string(k.user), func() (any, error) {
-		// The answer is for everybody who waits, also when the first of them goes away.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), profileTimeout)
-		defer cancel()
+	return s.far.flights.Do(ctx, string(k.as)+" "+string(k.user), profileTimeout, func(ctx context.Context) (Profile, error) {
 		raw, err := s.Remote.Profile(ctx, k.as, k.user.Server(), k.user, "")
 		var status interface{ HTTPStatus() int }
 		if errors.As(err, &status) && status.HTTPStatus() == http.StatusNotFound {
 			s.far.put(k, nil)
-			return Profile(nil), nil
+			return nil, nil
 		}
 		if err != nil {
 			return nil, err
@@ -134,13 +131,6 @@ func (s *Service) askProfile(ctx context.Context, k farKey) (Profile, error) {
 		s.far.put(k, p)
 		return p, nil
 	})
-	select {
-	case r := <-ch:
-		p, _ := r.Val.(Profile)
-		return p, r.Err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // readFar takes what is well formed out of a profile of another server. Values are passed on as they are, and never used as addresses.

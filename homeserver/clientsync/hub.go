@@ -92,7 +92,9 @@ func (h *hub) run(ctx context.Context) error {
 	lastSweep := h.s.Now()
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	watch.Go(func() { h.watchEphemeral(ctx) })
+	watch.Go(func() {
+		_ = h.s.Stream.Keep(ctx, "sync.ephemeral", h.watchEphemeral) // it has no errors
+	})
 	for {
 		wctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := h.s.Stream.Wait(wctx, h.pos)
@@ -132,19 +134,19 @@ func (h *hub) run(ctx context.Context) error {
 }
 
 // watchEphemeral wakes everybody online when typing or presence changed.
-func (h *hub) watchEphemeral(ctx context.Context) {
+func (h *hub) watchEphemeral(ctx context.Context) error {
 	for {
 		changed := h.s.Ephemeral.Changed()
 		policy := h.s.Policy.Changed()
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-changed:
 		case <-policy:
 		}
 		select { // changes come in flocks: one look for all of them
 		case <-ctx.Done():
-			return
+			return nil
 		case <-time.After(50 * time.Millisecond):
 		}
 		h.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/federation"
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/auth"
 	"hansa/policy"
@@ -223,20 +224,7 @@ func (k *seeker) prefetch(ctx context.Context, next []place, here map[matrix.Roo
 		k.asks -= len(todo)
 		return
 	}
-	work := make(chan farKey)
-	var wg sync.WaitGroup
-	for range min(farAtOnce, len(todo)) {
-		wg.Go(func() {
-			for key := range work {
-				k.s.fetchSpace(ctx, key, min(left, remoteTimeout))
-			}
-		})
-	}
-	for _, key := range todo {
-		work <- key
-	}
-	close(work)
-	wg.Wait()
+	stream.Spread(len(todo), farAtOnce, func(i int) { k.s.fetchSpace(ctx, todo[i], min(left, remoteTimeout)) })
 }
 
 // readSpace reads the answer of another server, nil where it is not about the room.

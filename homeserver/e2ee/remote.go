@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/federation"
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/canonicaljson"
 	"hansa/storage"
@@ -52,16 +53,8 @@ func byServer(users []matrix.UserID) map[matrix.ServerName][]matrix.UserID {
 func eachServer(ctx context.Context, servers map[matrix.ServerName][]matrix.UserID, fn func(ctx context.Context, name matrix.ServerName, users []matrix.UserID)) {
 	ctx, cancel := context.WithTimeout(ctx, remoteTimeout)
 	defer cancel()
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, maxServers)
-	for _, name := range slices.Sorted(maps.Keys(servers)) {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			fn(ctx, name, servers[name])
-		})
-	}
-	wg.Wait()
+	names := slices.Sorted(maps.Keys(servers))
+	stream.Spread(len(names), maxServers, func(i int) { fn(ctx, names[i], servers[names[i]]) })
 }
 
 // queryRemote adds the keys of users of other servers to an answer: from what is kept where that is fresh, else from their servers.

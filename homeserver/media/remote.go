@@ -183,10 +183,7 @@ func (s *Service) fetch(ctx context.Context, by Caller, server matrix.ServerName
 		return nil, matrix.Errorf(http.StatusTooManyRequests, matrix.CodeLimitExceeded, "You have fetched a lot of media of other servers; try again later.").
 			With("retry_after_ms", wait.Milliseconds())
 	}
-	ch := s.flights.DoChan("fetch "+uri(server, id), func() (any, error) {
-		// Others may wait for it, so it does not end with the request that came first.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTime)
-		defer cancel()
+	fetched := s.fetches.Start(ctx, uri(server, id), fetchTime, func(ctx context.Context) (*storage.Media, error) {
 		m, err := s.download(ctx, by.Tenant, server, id)
 		result := "stored"
 		if err != nil {
@@ -199,11 +196,11 @@ func (s *Service) fetch(ctx context.Context, by Caller, server matrix.ServerName
 	t := time.NewTimer(fetchWait)
 	defer t.Stop()
 	select {
-	case r := <-ch:
-		if r.Err != nil {
-			return nil, fetchError(r.Err)
+	case <-fetched.Done():
+		m, err := fetched.Result()
+		if err != nil {
+			return nil, fetchError(err)
 		}
-		m, _ := r.Val.(*storage.Media)
 		s.far.add(by.UserID, m.Size)
 		return m, nil
 	case <-t.C:

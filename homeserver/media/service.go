@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/policy"
 	"hansa/storage"
@@ -65,7 +66,8 @@ type Service struct {
 	log     *logrus.Entry
 	store   *store
 	waiters waiters
-	flights singleflight.Group
+	flights singleflight.Group // of thumbnails
+	fetches stream.Flight[*storage.Media]
 	memory  *semaphore.Weighted // MiB that decoding may take
 	metrics *metrics
 	far     *far

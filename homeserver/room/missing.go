@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
 
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/event"
 )
@@ -274,20 +274,14 @@ func (src *source) singles(ctx context.Context, ids []matrix.EventID) error {
 		ids = ids[:min(len(ids), left)]
 		left -= len(ids)
 		raw := make([][]byte, len(ids))
-		var wg sync.WaitGroup
-		slots := make(chan struct{}, singlesAtOnce)
-		for i, id := range ids {
+		for _, id := range ids {
 			have[id] = true
-			if err := src.spend(1); err != nil {
-				break
-			}
-			slots <- struct{}{}
-			wg.Go(func() {
-				defer func() { <-slots }()
-				raw[i], _ = src.s.Remote.Event(ctx, src.as, src.from, id) // what cannot be had stays missing
-			})
 		}
-		wg.Wait()
+		stream.Spread(len(ids), singlesAtOnce, func(i int) {
+			if src.spend(1) == nil {
+				raw[i], _ = src.s.Remote.Event(ctx, src.as, src.from, ids[i]) // what cannot be had stays missing
+			}
+		})
 		raw = slices.DeleteFunc(raw, func(b []byte) bool { return b == nil })
 		events, errs := src.s.parseAll(ctx, src.l.version, src.room, raw, event.ParseOptions{})
 		var cited []matrix.EventID

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"hansa/homeserver/stream"
@@ -60,7 +58,7 @@ func (s *Service) parseAll(ctx context.Context, v *matrix.RoomVersion, id matrix
 		return events, errs
 	}
 	processors := runtime.GOMAXPROCS(0)
-	spread(len(raw), processors, func(i int) {
+	stream.Spread(len(raw), processors, func(i int) {
 		if errs[i] = ctx.Err(); errs[i] == nil {
 			events[i], errs[i] = parseForm(v, id, raw[i], options)
 		}
@@ -72,7 +70,7 @@ func (s *Service) parseAll(ctx context.Context, v *matrix.RoomVersion, id matrix
 		}
 		return s.publicKey(ctx, server, id, at)
 	}
-	spread(len(raw), processors, func(i int) {
+	stream.Spread(len(raw), processors, func(i int) {
 		if errs[i] == nil {
 			if errs[i] = ctx.Err(); errs[i] == nil {
 				errs[i] = verifyWith(events[i], find)
@@ -118,7 +116,7 @@ func (s *Service) findKeys(ctx context.Context, events []*event.Event) map[signe
 	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
 	defer cancel()
 	lost := make([]bool, len(wanted))
-	spread(len(wanted), keysAtOnce, func(i int) {
+	stream.Spread(len(wanted), keysAtOnce, func(i int) {
 		_, err := s.publicKey(ctx, wanted[i].server, wanted[i].id, 0)
 		lost[i] = err != nil
 	})
@@ -129,32 +127,6 @@ func (s *Service) findKeys(ctx context.Context, events []*event.Event) map[signe
 		}
 	}
 	return none
-}
-
-// spread calls fn for each number below n, so many at a time. Others get their turn after each call, so that a large room does not keep
-// everybody else waiting. A panic in one of the calls goes on in the caller, where the request or the job ends by it.
-func spread(n, workers int, fn func(i int)) {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	var bug atomic.Pointer[error]
-	for range min(n, workers) {
-		wg.Go(func() {
-			err := stream.Guard(func() error {
-				for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-					fn(i)
-					runtime.Gosched()
-				}
-				return nil
-			})
-			if err != nil {
-				bug.Store(&err)
-			}
-		})
-	}
-	wg.Wait()
-	if err := bug.Load(); err != nil {
-		panic(*err)
-	}
 }
 
 // verifyWith checks the signatures that the event must carry.

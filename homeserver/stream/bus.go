@@ -148,7 +148,7 @@ func (b *bus) run(ctx context.Context) error {
 		case <-b.news:
 		}
 		b.send("pos", "position", strconv.AppendInt(nil, b.last.Load(), 10))
-		if !pass(ctx, publishApart) {
+		if !Pause(ctx, publishApart) {
 			continue
 		}
 	}

@@ -59,7 +59,7 @@ func (s *Stream) follow(ctx context.Context) error {
 			cause, rest = "hint", apart
 		case <-poll.C:
 		}
-		if d := max(first, rest-time.Since(last)); d > 0 && !pass(ctx, d) {
+		if d := max(first, rest-time.Since(last)); d > 0 && !Pause(ctx, d) {
 			return nil
 		}
 		for _, c := range []chan struct{}{s.gap, s.hint} { // this look is theirs, too
@@ -93,18 +93,6 @@ func (s *Stream) patience(news time.Time) time.Duration {
 		return pollActive
 	}
 	return pollQuiet
-}
-
-// pass waits, or returns false when ctx ends.
-func pass(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // catchUp reads from the database what was committed when it began and is not here yet. A position that is visible makes all below it

@@ -124,7 +124,7 @@ func (r *runner) pause(ctx context.Context, err error) bool {
 		longest = retryDatabase
 	}
 	r.retry = min(max(2*r.retry, retryFirst), longest)
-	return pass(ctx, r.retry/2+time.Duration(rand.Int64N(int64(r.retry))))
+	return Pause(ctx, r.retry/2+time.Duration(rand.Int64N(int64(r.retry))))
 }
 
 // save stores the cursor, also while the server stops, unless another node has taken over.

@@ -85,7 +85,7 @@ func (k *keeper) count() int {
 // settle waits until nobody holds anything, but not for ever.
 func (k *keeper) settle(longest time.Duration) {
 	for end := time.Now().Add(longest); k.busy.Load() > 0 && time.Now().Before(end); {
-		pass(context.Background(), 5*time.Millisecond)
+		Pause(context.Background(), 5*time.Millisecond)
 	}
 }
 
@@ -110,7 +110,7 @@ func (k *keeper) run(ctx context.Context) error {
 			return nil
 		}
 		k.s.log.WithError(err).Warn("no connection for leases; trying again")
-		if !pass(ctx, time.Second) {
+		if !Pause(ctx, time.Second) {
 			return nil
 		}
 	}
@@ -135,7 +135,7 @@ func (k *keeper) run(ctx context.Context) error {
 		if err := k.take(ctx); err != nil && ctx.Err() == nil {
 			k.s.log.WithError(err).Warn("leases could not be looked for; trying again")
 		}
-		if !pass(ctx, 10*time.Millisecond) { // however often it is kicked
+		if !Pause(ctx, 10*time.Millisecond) { // however often it is kicked
 			return nil
 		}
 	}
@@ -344,7 +344,7 @@ func (s *Stream) Hold(ctx context.Context, name string, fn func(ctx context.Cont
 		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, storage.ErrNotHeld) {
 			s.log.WithError(err).WithField("follower", name).Warn("what a lease was held for ended; it begins anew")
-			if !pass(ctx, time.Second) {
+			if !Pause(ctx, time.Second) {
 				return nil
 			}
 		}

@@ -97,7 +97,7 @@ func (s *Stream) Keep(ctx context.Context, name string, run func(context.Context
 			return nil
 		}
 		s.log.WithFields(logrus.Fields{"job": name, "stack": e.Stack}).WithError(err).Error("a job has panicked; running it again")
-		if !pass(ctx, pause) {
+		if !Pause(ctx, pause) {
 			return nil
 		}
 	}
