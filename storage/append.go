@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/go-json-experiment/json"
@@ -183,7 +184,8 @@ func (b *appendBatch) add(a *Append) error {
 	case prior >= 0 && b.rooms[prior].Head.Name != a.Room.Head.Name:
 		return &conflictError{a.Room.ID}
 	case prior >= 0:
-		a.num = b.rooms[prior].num
+		p := b.rooms[prior]
+		a.num, a.Head.LastPos, a.Head.StatePos = p.num, max(a.Head.LastPos, p.Head.LastPos), max(a.Head.StatePos, p.Head.StatePos)
 	case a.Room.num != 0:
 		a.num = a.Room.num
 	default:
@@ -275,6 +277,12 @@ func (b *appendBatch) changes(a *Append) error {
 		a.Head.StatePos = max(a.Head.StatePos, b.next-1)
 		if id == "" {
 			b.unset = append(b.unset, a.num, key)
+			b.state = slices.DeleteFunc(b.state, func(r []any) bool { // what an append before it has set
+				return r[0] == a.num && r[1] == dbText(key.Type) && r[2] == dbText(key.Key)
+			})
+			if key.Type == "m.room.member" {
+				delete(b.members, [2]string{string(a.Room.ID), key.Key})
+			}
 			continue
 		}
 		if ev == nil {
@@ -339,14 +347,13 @@ func (b *appendBatch) flushEvents() error {
 		insertion{insertTxnsSQL, []string{"TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING RETURNING created_ts`, b.txns,
 			func(int64) { txns++ }},
 		insertion{insertEventsSQL, eventTypes(), "", b.events, nil})
-	if err != nil {
-		if b.tx.db.d.isUnique(err) {
-			return fmt.Errorf("%w: %w", ErrDuplicate, err)
-		}
-		return err
-	}
-	if len(b.counter.rows) > 0 && b.tx.turn != nil {
+	switch {
+	case b.tx.turn != nil && (err == nil || b.tx.db.d.isTaken(err)): // the counter was not where it was at the turn
 		return errTurn
+	case err != nil && b.tx.db.d.isUnique(err):
+		return fmt.Errorf("%w: %w", ErrDuplicate, err)
+	case err != nil:
+		return err
 	}
 	for _, a := range b.rooms {
 		if !moved[a.num] {

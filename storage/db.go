@@ -65,6 +65,7 @@ type DB struct {
 	jobs     chan *job
 	quit     chan struct{}
 	done     sync.WaitGroup
+	ended    chan struct{} // closed when the writer has ended
 	lock     *os.File
 	stats    counters
 	tidying  tidying
@@ -110,7 +111,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		o.Seen = NewWatermark(Mark{})
 	}
 	db := &DB{opts: o, marks: o.Seen, log: o.Log.WithField("pkg", "storage"), versions: map[string]*matrix.RoomVersion{},
-		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), updates: make(chan struct{}, (o.Readers+1)/2), jobs: make(chan *job, 4096), quit: make(chan struct{}), failed: make(chan struct{}), tidying: tidying{every: 500, pages: 16000}}
+		free: make(chan *conn, o.Readers), slots: make(chan struct{}, o.Readers), updates: make(chan struct{}, (o.Readers+1)/2), jobs: make(chan *job, 4096), quit: make(chan struct{}), ended: make(chan struct{}), failed: make(chan struct{}), tidying: tidying{every: 500, pages: 16000}}
 	for _, id := range matrix.RoomVersions() {
 		db.versions[id], _ = matrix.FindRoomVersion(id)
 	}
@@ -377,10 +378,15 @@ func (db *DB) classify(err error) error {
 	if err == nil || errors.Is(err, ErrUnavailable) {
 		return err
 	}
-	if db.d.isGone(err) || db.d.isRetry(err) || IsFull(err) {
+	if db.isDown(err) || db.d.isRetry(err) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
+}
+
+// isDown tells whether an error lies in the database, and not in what was asked of it.
+func (db *DB) isDown(err error) bool {
+	return errors.Is(err, ErrUnavailable) || db.d.isGone(err) || db.d.isLate(err) || IsFull(err)
 }
 
 // Update runs fn in a write transaction. fn may be run several times and must have no effect outside tx. When fn returns an

@@ -23,9 +23,11 @@ type dialect struct {
 	tidy func(ctx context.Context, c *sql.Conn, pages int) error
 	// singleWriter is true where one connection does all writing (SQLite).
 	singleWriter bool
-	// isUnique, isRetry, isGone classify errors of the driver: a violated unique key, a transaction that may be tried
-	// again, a connection that is lost, a file of which it is not known what the disk has.
-	isUnique, isRetry, isGone, isBroken func(error) bool
+	// isUnique, isRetry, isGone, isLate, isBroken classify errors of the driver: a violated unique key, a transaction that may be tried
+	// again, a connection that is lost, a statement that waited too long, a file of which it is not known what the disk has.
+	isUnique, isRetry, isGone, isLate, isBroken func(error) bool
+	// isTaken tells a violated unique key that says that a position was given out already.
+	isTaken func(error) bool
 	// clock is the time of the database in ms, the same for all nodes. SQLite has one process and takes its own.
 	clock string
 	// nameSession gives a session a name, endSessions ends the sessions of a name that are in the middle of something; both are empty
@@ -44,8 +46,8 @@ var (
 	placeholderRE = regexp.MustCompile(`\$(\d+)`)
 )
 
-// powers is the list of row counts for which a bulk statement is prepared; rows are filled up with NULL rows that the
-// statement leaves out, so that any number of rows up to the largest is one statement.
+// bulkSize is the row count for which a statement of n rows is prepared: a power of two. The rows are filled up with NULL rows that the
+// statement leaves out, so that few statements serve any number of rows.
 func bulkSize(n int) int {
 	size := 1
 	for size < n {

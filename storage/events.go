@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	eventColumnsSQL = `SELECT e.pos, e.event_id, r.version, e.flags, e.auth_rank, e.state_root, e.replaces, e.redacted_by, e.device_id, e.txn_id,
-		e.decision_id, e.received_ts, e.json, e.signatures`
-	fromEventsSQL  = ` FROM events e JOIN rooms r ON r.room_num = e.room_num `
-	selectEventSQL = eventColumnsSQL + fromEventsSQL
+	eventNameSQL = `e.pos, e.event_id`
+	eventRestSQL = `e.flags, e.auth_rank, e.state_root, e.replaces, e.redacted_by, e.device_id, e.txn_id, e.decision_id, e.received_ts, e.json,
+		e.signatures`
+	// selectEventSQL yields what scanEvent reads.
+	selectEventSQL = `SELECT ` + eventNameSQL + `, r.version, ` + eventRestSQL + ` FROM events e JOIN rooms r ON r.room_num = e.room_num `
 )
 
 // visibleSQL leaves out what clients never see in a timeline: flags 1, 2, 4 and 8.
@@ -57,6 +58,7 @@ func (tx *Tx) scanEvent(r interface{ Scan(...any) error }, more ...any) (*Event,
 // room or a user's sync down with it.
 func (tx *Tx) events(q string, args ...any) ([]*Event, error) { return tx.eventsAnd(nil, q, args...) }
 
+// eventsAnd does the same for a query that has more columns; see scanEvent.
 func (tx *Tx) eventsAnd(more []any, q string, args ...any) ([]*Event, error) {
 	var out []*Event
 	err := tx.query(func(r *sql.Rows) error {

@@ -21,3 +21,16 @@ func IsolationOf(tx *Tx) string {
 	}
 	return l
 }
+
+// TurnSQL prepares what a turn begins with.
+const TurnSQL = prepareTurnSQL
+
+// NewsSQL is the statement of Tx.ReadNews for PostgreSQL.
+func NewsSQL() string { return postgresDialect().query(newsSQL) }
+
+// SubmitLate hands the writer something that it does not look for any more.
+func SubmitLate(db *DB) error {
+	j := &job{fn: func(*Tx) error { return nil }, done: make(chan error, 1)}
+	db.jobs <- j
+	return db.result(j)
+}

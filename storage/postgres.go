@@ -50,9 +50,14 @@ func postgresDialect() *dialect {
 			}
 			return nil
 		},
-		isUnique:    func(err error) bool { return pgCode(err) == "23505" },
-		isRetry:     func(err error) bool { c := pgCode(err); return c == "40001" || c == "40P01" },
-		isGone:      isGonePostgres,
+		isUnique: func(err error) bool { return pgCode(err) == "23505" },
+		isRetry:  func(err error) bool { c := pgCode(err); return c == "40001" || c == "40P01" },
+		isGone:   isGonePostgres,
+		isLate:   func(err error) bool { c := pgCode(err); return c == "55P03" || c == "57014" }, // lock_timeout, statement_timeout
+		isTaken: func(err error) bool {
+			var e *pq.Error
+			return errors.As(err, &e) && e.Code == "23505" && e.Constraint == "events_pkey"
+		},
 		isBroken:    func(error) bool { return false }, // PostgreSQL looks after its own disk
 		clock:       "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
 		nameSession: "SELECT set_config('application_name', $1, false)",

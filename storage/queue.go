@@ -69,6 +69,15 @@ func (q *queue) fill(batch []*job) []*job {
 	return batch
 }
 
+// rest takes all that waits now, to be told that the database does not answer.
+func (q *queue) rest() []*job {
+	rest := q.take()
+	for n := len(q.db.jobs); n > 0; n-- { // nobody else takes from it
+		rest = append(rest, <-q.db.jobs)
+	}
+	return rest
+}
+
 // add adds a job to a batch, or to what can wait. What waits for the same room goes before it.
 func (q *queue) add(batch []*job, j *job) []*job {
 	switch {

@@ -63,6 +63,8 @@ func sqliteDialect() *dialect {
 		tidy:     sqliteTidy,
 		isUnique: func(err error) bool { return sqliteCode(err)&0xff == sqlite3.SQLITE_CONSTRAINT },
 		isRetry:  func(err error) bool { c := sqliteCode(err) & 0xff; return c == sqlite3.SQLITE_BUSY },
+		isLate:   func(error) bool { return false },
+		isTaken:  func(error) bool { return false }, // nobody else gives positions out
 		isGone: func(err error) bool {
 			c := sqliteCode(err) & 0xff
 			return c == sqlite3.SQLITE_IOERR || c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"hansa/matrix"
@@ -15,22 +16,29 @@ import (
 // know: others wait meanwhile. The row is still raised in the same transaction, so positions are gapless whoever writes.
 type turn struct{ pos, backfill, epoch int64 }
 
+// turnReach is how many events the statement that begins a turn looks at, see prepareTurnSQL.
+const turnReach = 1024
+
 // turnsApart is the shortest time between two turns of a node while others write, too: a turn costs the same however much is written at it.
 const turnsApart = 4 * time.Millisecond
 
 const (
-	beginTurnSQL = `BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(5162342481); EXECUTE hansa_turn(%d)`
+	beginTurnSQL = `BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(5162342481); SET LOCAL enable_seqscan = off;
+		EXECUTE hansa_turn(%d); RESET enable_seqscan`
 	// What a turn begins with: the position, and the rooms that others have written into since the last one. It is said so that no plan but
 	// by the keys is possible, however little PostgreSQL knows of the tables when it makes one.
-	prepareTurnSQL = `SET enable_seqscan = off; PREPARE hansa_turn (BIGINT) AS
+	prepareTurnSQL = `PREPARE hansa_turn (BIGINT) AS
 		SELECT l.pos, l.backfill, l.epoch, r.room_num, r.head, r.extremities, r.depth, r.state_root, r.last_pos, r.state_pos FROM log_position l
-		LEFT JOIN (SELECT DISTINCT n.room_num FROM (SELECT e.room_num FROM events e WHERE e.pos > $1 ORDER BY e.pos LIMIT 256) AS n) AS m ON TRUE
+		LEFT JOIN (SELECT DISTINCT n.room_num FROM (SELECT e.room_num FROM events e WHERE e.pos > $1 ORDER BY e.pos LIMIT 1024) AS n) AS m ON TRUE
 		LEFT JOIN LATERAL (SELECT * FROM rooms WHERE rooms.room_num = m.room_num OFFSET 0) AS r ON TRUE WHERE l.id = 1`
 	raiseTurnSQL  = `INSERT INTO log_position (id, pos, backfill, epoch)`
 	raiseTurnTail = `ON CONFLICT (id) DO UPDATE SET pos = excluded.pos, backfill = excluded.backfill WHERE log_position.pos = excluded.epoch RETURNING pos`
 )
 
-// errTurn tells that the log was written into by somebody whose turn it was not.
+// errTurn tells that the log was written into by somebody whose turn it was not: a node of a version that knows only the counter row. Beside
+// such a one all stays right, for the row still orders the commits. What was read at the turn may be out of date by the time the row is
+// locked; then the row is not raised, nothing of the statement is kept, and the batch is tried once more behind a lock of the row. The two may
+// wait for each other in a circle over another row; PostgreSQL breaks it, and the one that loses tries again.
 var errTurn = fmt.Errorf("%w: the log has moved on meanwhile", ErrUnavailable)
 
 // takeTurn begins a transaction and waits until no other node writes.
@@ -43,56 +51,61 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 		c.turns = true
 	}
 	then := db.marks.Mark()
-	if w.moved == nil || len(w.moved) > maxMoved {
-		w.moved = map[int64]Head{}
-	}
 	since := w.seen
 	if since == 0 {
 		since = then.Pos
 	}
-	w.turn, err = w.readTurn(ctx, fmt.Sprintf(beginTurnSQL, since))
+	t, heads, err := w.readTurn(ctx, fmt.Sprintf(beginTurnSQL, since))
 	if err == nil {
-		err = db.marks.compare(then, w.turn.pos, w.turn.backfill, w.turn.epoch)
+		err = db.marks.compare(then, t.pos, t.backfill, t.epoch)
 	}
-	if err != nil { // it may have begun, and waited in vain
-		return errors.Join(err, c.plain(ctx, "ROLLBACK"))
+	if err != nil {
+		w.rollback(err) // it may have begun, and waited in vain
+		return err
 	}
-	w.shared, w.seen = w.turn.pos > since, w.turn.pos
+	if w.moved == nil || len(w.moved) > maxMoved || t.pos-since > turnReach { // the last: more rooms may have moved on than are told
+		w.moved = map[int64]Head{}
+	}
+	maps.Copy(w.moved, heads)
+	w.turn, w.shared, w.seen = t, t.pos > since, t.pos
 	return nil
 }
 
-func (w *writer) readTurn(ctx context.Context, q string) (t *turn, err error) {
+// readTurn begins a transaction by several statements in one round trip, and reads the heads of the rooms that others have written into.
+func (w *writer) readTurn(ctx context.Context, q string) (t *turn, heads map[int64]Head, err error) {
 	w.db.stats.statements.Add(1)
 	rows, err := w.c.c.QueryContext(ctx, q)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	heads = map[int64]Head{}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for ok := true; ok; ok = rows.NextResultSet() {
 		columns, err := rows.Columns()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for rows.Next() {
 			if len(columns) == 1 {
 				continue // the lock
 			}
 			t = &turn{}
-			if err := w.readMoved(rows, t); err != nil {
-				return nil, err
+			if err := scanMoved(rows, t, heads); err != nil {
+				return nil, nil, err
 			}
 		}
 		if err := rows.Err(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if t == nil {
-		return nil, errors.Join(rows.Err(), errors.New("storage: no position"))
+		return nil, nil, errors.New("storage: the log has no position")
 	}
-	return t, nil
+	return t, heads, nil
 }
 
-func (w *writer) readMoved(rows *sql.Rows, t *turn) error {
+// scanMoved reads the position, and the head of one room where there is one.
+func scanMoved(rows *sql.Rows, t *turn, heads map[int64]Head) error {
 	var num, depth, last, state sql.NullInt64
 	var name, ext sql.NullString
 	var root []byte
@@ -103,28 +116,27 @@ func (w *writer) readMoved(rows *sql.Rows, t *turn) error {
 	copy(h.StateRoot[:], root)
 	var err error
 	h.Extremities, err = parseExtremities(ext.String)
-	w.moved[num.Int64] = h
+	heads[num.Int64] = h
 	return err
 }
 
 // look reads the heads of the rooms of a batch, after a conflict.
-func (w *writer) look(batch []*job) error {
+func (w *writer) look(tx *Tx, list []*Append) error {
 	var nums []int64
-	for _, j := range batch {
-		if j.ap != nil && j.ap.Room.num != 0 {
-			nums = append(nums, j.ap.Room.num)
+	for _, a := range list {
+		if a.Room.num != 0 {
+			nums = append(nums, a.Room.num)
 		}
 	}
-	return w.db.read(context.Background(), false, func(tx *Tx) error {
-		rooms, err := tx.rooms(selectRoomSQL+`WHERE r.room_num INTSET($1)`, tx.set(nums))
-		for _, r := range rooms {
-			w.moved[r.num] = r.Head
-		}
-		return err
-	})
+	rooms, err := tx.rooms(selectRoomSQL+`WHERE r.room_num INTSET($1)`, tx.set(nums))
+	for _, r := range rooms {
+		w.moved[r.num] = r.Head
+	}
+	return err
 }
 
-// rebase puts appends on the heads that their rooms have now. These stay until the transaction ends.
+// rebase puts appends on the heads that their rooms have moved to, as far as that is known. What cannot be put there is left as it is: the
+// room may have moved on to the very head that it was built on, and whether it has is compared when it is stored.
 func rebase(list []*Append, moved map[int64]Head) error {
 	var own map[int64]Head // by this batch
 	for _, a := range list {
@@ -135,8 +147,8 @@ func rebase(list []*Append, moved map[int64]Head) error {
 		if o, ok := own[a.Room.num]; ok {
 			h = o
 		}
-		if h.Name != a.Room.Head.Name {
-			if a.Rebase == nil || h.StateRoot != a.Room.Head.StateRoot || a.Rebase(h) != nil {
+		if h.Name != a.Room.Head.Name && a.Rebase != nil && h.StateRoot == a.Room.Head.StateRoot {
+			if a.Rebase(h) != nil {
 				return &conflictError{a.Room.ID}
 			}
 			r := *a.Room

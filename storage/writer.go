@@ -40,7 +40,7 @@ func (db *DB) Pending(ctx context.Context, a *Append) (wait func() error, err er
 	if err := db.enqueue(ctx, j); err != nil {
 		return nil, err
 	}
-	return func() error { return db.classify(<-j.done) }, nil
+	return func() error { return db.classify(db.result(j)) }, nil
 }
 
 func (db *DB) submit(ctx context.Context, j *job) error {
@@ -49,7 +49,25 @@ func (db *DB) submit(ctx context.Context, j *job) error {
 		return err
 	}
 	// Once handed over the work happens, whether or not the caller still waits: waiting for the truth is the only honest answer.
-	return <-j.done
+	return db.result(j)
+}
+
+// errEnded is what those are told who came when the writer had ended.
+var errEnded = fmt.Errorf("%w: shutting down", ErrUnavailable)
+
+// result waits for what comes of a job.
+func (db *DB) result(j *job) error {
+	select {
+	case err := <-j.done:
+		return err
+	case <-db.ended:
+	}
+	select {
+	case err := <-j.done:
+		return err
+	default:
+		return errEnded
+	}
 }
 
 func (db *DB) enqueue(ctx context.Context, j *job) error {
@@ -64,6 +82,8 @@ func (db *DB) enqueue(ctx context.Context, j *job) error {
 	select {
 	case db.jobs <- j:
 		return nil
+	case <-db.ended:
+		return errEnded
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
@@ -72,6 +92,7 @@ func (db *DB) enqueue(ctx context.Context, j *job) error {
 // write is the one goroutine that commits batches. It takes what is there when its turn comes and never waits for more.
 func (db *DB) write() {
 	defer db.done.Done()
+	defer close(db.ended)
 	w := &writer{db: db, queue: queue{db: db}}
 	defer w.close()
 	for batch := w.queue.next(); len(batch) > 0; batch = w.queue.next() {
@@ -130,52 +151,70 @@ func (w *writer) close() {
 	}
 }
 
+// manner is how a batch is tried: each of them is for what the try before has met.
+type manner struct {
+	careful bool // each update can fail alone
+	look    bool // the heads of the rooms are read: one of them is not what it was thought to be
+	row     bool // the counter row is locked: somebody writes without having a turn
+}
+
 // run commits a batch. When the batch fails for a reason that lies in one of its jobs, that job is found (by name, or by
-// halving) and fails alone. A batch that is open takes in what has come until its turn comes.
-func (w *writer) run(batch []*job, open bool) {
-	careful, looked := false, false
+// halving) and fails alone. When the reason lies in the database, all of them are told at once, and it is returned: nobody waits in a queue
+// for one failure after the other. A batch that is open takes in what has come until its turn comes.
+func (w *writer) run(batch []*job, open bool) error {
+	var how manner
 	for try := 0; len(batch) > 0; {
 		if open && w.shared {
 			time.Sleep(turnsApart - time.Since(w.began))
 		}
 		if err := w.begin(context.Background()); err != nil {
-			finish(batch, fmt.Errorf("%w: %w", ErrUnavailable, err))
-			return
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			finish(batch, err)
+			finish(w.queue.rest(), err)
+			return err
 		}
 		if w.began = time.Now(); open {
 			batch, open = w.queue.fill(batch), false
 		}
-		errs, err := w.try(batch, careful)
+		errs, err := w.try(batch, how)
 		if err == nil {
 			for i, j := range batch {
 				j.done <- errs[i]
 			}
 			w.tidy()
-			return
+			return nil
 		}
 		var conflict *conflictError
 		switch {
-		case errors.As(err, &conflict) && !looked && !w.db.d.singleWriter && canRebase(batch, conflict.room):
-			looked = true
-			if err := w.look(batch); err != nil {
-				finish(batch, err)
-				return
-			}
+		case errors.As(err, &conflict) && !how.look && !w.db.d.singleWriter && canRebase(batch, conflict.room):
+			how.look = true
 		case errors.As(err, &conflict):
 			batch = failRoom(batch, conflict.room, err)
-		case (w.db.d.isRetry(err) || errors.Is(err, errTurn)) && try < maxRetries: // another node holds a lock that ours waits for in the other order
+		case errors.Is(err, errTurn) && !how.row:
+			how.row = true
+		case w.db.d.isRetry(err) && try < maxRetries: // another node holds a lock that ours waits for in the other order
 			again(try)
 			try++
-		case !careful && errors.Is(err, errOneFailed):
-			careful = true
-		case len(batch) == 1 || w.db.d.isGone(err) || w.db.d.isRetry(err) || IsFull(err):
+		case w.db.isDown(err) || w.db.d.isRetry(err):
+			if finish(batch, err); w.db.d.isLate(err) { // another part of the batch would wait as long
+				return err
+			}
+			return nil
+		case !how.careful && errors.Is(err, errOneFailed):
+			how.careful = true
+		case len(batch) == 1:
 			finish(batch, err)
-			return
+			return nil
 		default:
-			w.run(batch[:len(batch)/2], false)
-			batch = batch[len(batch)/2:]
+			half := len(batch) / 2
+			if err := w.run(batch[:half], false); err != nil {
+				finish(batch[half:], err)
+				return err
+			}
+			batch = batch[half:]
 		}
 	}
+	return nil
 }
 
 func finish(batch []*job, err error) {
@@ -189,7 +228,7 @@ var errOneFailed = errors.New("storage: an update of the batch failed")
 
 // try runs the batch in the transaction that was begun. With care each update can fail alone, and the list holds the errors of those that did; it
 // costs two more statements each.
-func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
+func (w *writer) try(batch []*job, how manner) (errs []error, err error) {
 	db, ctx := w.db, context.Background()
 	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true, turn: w.turn}
 	var appends []*Append
@@ -199,19 +238,25 @@ func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 		}
 	}
 	errs = make([]error, len(batch))
-	if len(appends) > 0 {
+	if how.row {
+		w.turn.pos, w.turn.backfill, err = tx.raise(0, 0)
+	}
+	if err == nil && how.look {
+		err = w.look(tx, appends)
+	}
+	if err == nil && len(appends) > 0 {
 		err = guard(tx, func(tx *Tx) error { return tx.appendAll(appends, w.moved) })
 	}
 	for i, j := range batch {
 		switch {
 		case err != nil || j.fn == nil:
-		case careful:
+		case how.careful:
 			errs[i], err = w.nested(tx, j.fn)
 		default:
 			if err = guard(tx, j.fn); err == nil {
 				err = tx.failed
 			}
-			if err != nil && len(batch) > 1 && !w.db.d.isGone(err) && !w.db.d.isRetry(err) && !IsFull(err) {
+			if err != nil && len(batch) > 1 && !db.isDown(err) && !db.d.isRetry(err) {
 				err = fmt.Errorf("%w: %w", errOneFailed, err)
 			}
 		}
@@ -220,7 +265,7 @@ func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 		err = tx.failed
 	}
 	if err != nil {
-		w.discard(errors.Join(err, w.c.plain(ctx, "ROLLBACK")))
+		w.rollback(err)
 		return nil, err
 	}
 	if err = w.c.plain(ctx, "COMMIT"); err != nil {
@@ -228,7 +273,9 @@ func (w *writer) try(batch []*job, careful bool) (errs []error, err error) {
 		return nil, err
 	}
 	db.stats.commits.Add(1)
-	w.seen = max(w.seen, tx.last)
+	if tx.first == w.seen+1 { // else somebody has written in between, and the next turn tells where
+		w.seen = tx.last
+	}
 	for _, a := range appends {
 		if _, ok := w.moved[a.num]; ok {
 			w.moved[a.num] = a.Head
@@ -280,11 +327,24 @@ func (w *writer) nested(tx *Tx, fn func(*Tx) error) (own, fatal error) {
 		}
 		tx.failed = nil
 		tx.entries, tx.first, tx.last = tx.entries[:entries], first, last
-		if w.db.d.isGone(own) || w.db.d.isRetry(own) || IsFull(own) {
+		if w.db.isDown(own) || w.db.d.isRetry(own) {
 			return nil, own
 		}
 	}
 	return own, w.c.plain(tx.ctx, "RELEASE SAVEPOINT update_job")
+}
+
+// rollback ends a transaction that has failed. A connection on which that cannot be done is of no use either.
+func (w *writer) rollback(err error) {
+	if w.discard(err); w.c == nil {
+		return
+	}
+	if err := w.c.plain(context.Background(), "ROLLBACK"); err != nil {
+		if w.discard(err); w.c != nil && !w.db.d.singleWriter { // SQLite may have rolled back by itself
+			w.db.drop(w.c)
+			w.c = nil
+		}
+	}
 }
 
 // discard gives the connection up when its state is not known, and the database when it is not known what the disk has.
@@ -292,7 +352,7 @@ func (w *writer) discard(err error) {
 	if w.db.d.isBroken(err) {
 		w.db.Fail(err)
 	}
-	if w.db.d.isGone(err) {
+	if w.c != nil && w.db.d.isGone(err) {
 		w.db.drop(w.c)
 		w.c = nil
 	}
