@@ -108,6 +108,9 @@ func (s *Server) current(next http.Handler) http.Handler {
 func (n *nodes) beat(ctx context.Context) error {
 	host, _ := os.Hostname() // only a label
 	me := storage.Node{ID: n.s.Stream.Node(), Host: host, Revision: n.s.Policy.Revision()}
+	for _, t := range n.s.Config.Tenants {
+		me.Tenants = append(me.Tenants, t.Name)
+	}
 	var list []storage.Node
 	err := n.s.DB.Update(ctx, func(tx *storage.Tx) error {
 		if err := tx.TouchNode(me, livesFor); err != nil {

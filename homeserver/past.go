@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"hansa/matrix"
@@ -64,10 +65,22 @@ func WentBack(err error) bool { return errors.Is(err, storage.ErrWentBack) }
 // Unavailable tells whether New has failed because the database did not answer.
 func Unavailable(err error) bool { return errors.Is(err, storage.ErrUnavailable) }
 
-// departures suspends what tenants have agreed with domains that were tenants here and are not any more.
+// departures suspends what tenants have agreed with domains that were tenants here and are not any more. What another node hosts is still
+// here: nodes get a new configuration one after the other.
 func (s *Server) departures(ctx context.Context, hosted []matrix.ServerName) error {
 	var gone []matrix.ServerName
-	err := s.DB.Update(ctx, func(tx *storage.Tx) (err error) { gone, err = tx.Depart(hosted); return err })
+	err := s.DB.Update(ctx, func(tx *storage.Tx) error {
+		list, err := tx.LoadLivingNodes()
+		if err != nil {
+			return err
+		}
+		all := slices.Clone(hosted)
+		for _, n := range list {
+			all = append(all, n.Tenants...)
+		}
+		gone, err = tx.Depart(all)
+		return err
+	})
 	for _, name := range gone {
 		s.log.WithField("tenant", name).Warn("this domain is not hosted any more; what others have agreed with it is suspended until they approve it again")
 	}

@@ -7,6 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"hansa/matrix"
 )
 
 // ErrNotHeld is wrapped by the error of a write that is fenced by a lease which another node has taken in the meantime.
@@ -40,6 +44,8 @@ type Node struct {
 	Host string
 	// Revision is the policy that is active on the node.
 	Revision string
+	// Tenants are the domains that it hosts.
+	Tenants []matrix.ServerName
 }
 
 // Lease is the right of one node to do something that one node does at a time. The epoch is raised whenever another node takes it:
@@ -56,8 +62,13 @@ type Lease struct {
 
 // TouchNode says that a node lives for a while from now, and forgets those whose time was over long ago. Times are those of the database.
 func (tx *Tx) TouchNode(n Node, ttl time.Duration) error {
-	_, err := tx.exec(`INSERT INTO nodes (node_id, host, revision, expires_ts) VALUES ($1, $2, $3, `+tx.db.d.clock+` + $4)
-		ON CONFLICT (node_id) DO UPDATE SET revision = excluded.revision, expires_ts = excluded.expires_ts`, n.ID, dbText(n.Host), dbText(n.Revision), ttl.Milliseconds())
+	tenants, err := json.Marshal(n.Tenants)
+	if err != nil {
+		return err
+	}
+	_, err = tx.exec(`INSERT INTO nodes (node_id, host, revision, tenants, expires_ts) VALUES ($1, $2, $3, $4, `+tx.db.d.clock+` + $5)
+		ON CONFLICT (node_id) DO UPDATE SET revision = excluded.revision, tenants = excluded.tenants, expires_ts = excluded.expires_ts`, n.ID, dbText(n.Host),
+		dbText(n.Revision), string(tenants), ttl.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("touch the node: %w", err)
 	}
@@ -76,13 +87,19 @@ func (tx *Tx) LoadLivingNodes() ([]Node, error) {
 	var out []Node
 	err := tx.query(func(r *sql.Rows) error {
 		var n Node
-		if err := r.Scan(&n.ID, &n.Host, &n.Revision); err != nil {
+		var tenants string
+		if err := r.Scan(&n.ID, &n.Host, &n.Revision, &tenants); err != nil {
 			return err
+		}
+		if tenants != "" { // a node of the version before does not say
+			if err := json.Unmarshal([]byte(tenants), &n.Tenants); err != nil {
+				return fmt.Errorf("tenants of node %s: %w", n.ID, err)
+			}
 		}
 		n.Host, n.Revision = goText(n.Host), goText(n.Revision)
 		out = append(out, n)
 		return nil
-	}, `SELECT node_id, host, revision FROM nodes WHERE expires_ts > `+tx.db.d.clock+` ORDER BY node_id`)
+	}, `SELECT node_id, host, revision, tenants FROM nodes WHERE expires_ts > `+tx.db.d.clock+` ORDER BY node_id`)
 	return out, err
 }
 
