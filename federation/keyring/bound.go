@@ -70,6 +70,8 @@ func (b *bucket) take(now time.Time, perSecond, most float64) bool {
 const (
 	perServer      = 1.0 / 30 // questions per second to one server
 	perServerBurst = 4
+	perBatch       = 1.0 / 3 // questions about many servers per second to one notary
+	perBatchBurst  = 24
 	perSecond      = 20.0 // questions per second to all servers together
 	totalBurst     = 200
 	minBackoff     = 30 * time.Second
@@ -89,12 +91,12 @@ type budget struct {
 var errBudget = errors.New("keyring: asked too often")
 
 // spend takes leave to ask a server.
-func (r *Ring) spend(server matrix.ServerName) error {
+func (r *Ring) spend(server matrix.ServerName, rate, burst float64) error {
 	now := r.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.budgetOf(server)
-	if now.Before(b.again) || !b.take(now, perServer, perServerBurst) || !r.total.take(now, perSecond, totalBurst) {
+	if now.Before(b.again) || !b.take(now, rate, burst) || !r.total.take(now, perSecond, totalBurst) {
 		r.metrics.fetches.WithLabelValues("spared").Inc()
 		return errBudget
 	}

@@ -45,7 +45,7 @@ func (r *Ring) fetchDirect(ctx context.Context, server matrix.ServerName) error 
 			if err != nil {
 				return err
 			}
-			return r.store(ctx, server, a, true)
+			return r.store(ctx, []*answer{a}, true)
 		})
 	})
 }
@@ -77,7 +77,7 @@ func (r *Ring) fetchVia(ctx context.Context, notary, server matrix.ServerName) e
 					continue
 				}
 				if err = r.vouched(ctx, a, notary); err == nil {
-					return r.store(ctx, server, a, false)
+					return r.store(ctx, []*answer{a}, false)
 				}
 			}
 			if err == nil {
@@ -111,7 +111,12 @@ func (r *Ring) once(ctx context.Context, key string, fn func(context.Context) er
 
 // ask spends leave to ask, waits for its turn, asks, and notes the outcome.
 func (r *Ring) ask(ctx context.Context, whom matrix.ServerName, fn func() error) error {
-	if err := r.spend(whom); err != nil {
+	return r.askAs(ctx, whom, perServer, perServerBurst, fn)
+}
+
+// askAs is ask with bounds of its own for how often it may be done.
+func (r *Ring) askAs(ctx context.Context, whom matrix.ServerName, rate, burst float64, fn func() error) error {
+	if err := r.spend(whom, rate, burst); err != nil {
 		return err
 	}
 	select {
@@ -148,53 +153,74 @@ func (r *Ring) allowed(ctx context.Context, server matrix.ServerName) error {
 	return err
 }
 
-// store merges an answer with what is known and stores both keys and answer.
-func (r *Ring) store(ctx context.Context, server matrix.ServerName, a *answer, direct bool) error {
+// store merges answers with what is known and stores both keys and answers, in one transaction.
+func (r *Ring) store(ctx context.Context, answers []*answer, direct bool) error {
 	now := r.Now().UnixMilli()
-	var keys []storage.ServerKey
-	var reused []string
-	var sharers []matrix.ServerName
-	err := r.DB.Update(ctx, func(tx *storage.Tx) error {
-		known, err := tx.LoadServerKeys(server)
-		if err != nil {
-			return err
-		}
-		var changed []storage.ServerKey
-		changed, reused = merge(known, a, direct, now)
-		if sharers, err = tx.FindKeySharers(server, fresh(known, changed)); err != nil {
-			return err
-		}
-		if err := tx.PutServerKeys(changed); err != nil {
-			return err
-		}
-		if direct {
-			if err := tx.PutServerKeyAnswer(storage.ServerKeyAnswer{Server: server, Answer: a.raw, ValidUntil: a.validUntil, FetchedTS: now}); err != nil {
-				return err
+	outcomes := make([]outcome, len(answers))
+	if len(answers) == 0 {
+		return nil
+	}
+	err := r.DB.Update(ctx, func(tx *storage.Tx) (err error) {
+		for i, a := range answers {
+			if outcomes[i], err = put(tx, a, direct, now); err != nil {
+				return fmt.Errorf("store the keys of %s: %w", a.server, err)
 			}
 		}
-		keys, err = tx.LoadServerKeys(server)
-		return err
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("store the keys of %s: %w", server, err)
+		return err
 	}
-	for range reused {
-		r.metrics.reused.Inc()
-		r.log.WithField("origin", server).Error("a server uses the ID of one of its keys for another key: ask its operator whether that is meant")
+	prune := false
+	for i, o := range outcomes {
+		server := answers[i].server
+		for range o.reused {
+			r.metrics.reused.Inc()
+			r.log.WithField("origin", server).Error("a server uses the ID of one of its keys for another key: ask its operator whether that is meant")
+		}
+		for _, other := range o.sharers {
+			r.metrics.shared.Inc()
+			r.log.WithFields(logrus.Fields{"origin": server, "destination": other}).Error("a server signs with the key of another one: the two may be one under two names")
+		}
+		r.mu.Lock()
+		r.servers.put(string(server), o.keys)
+		r.stored++
+		prune = prune || r.stored%1000 == 0
+		r.mu.Unlock()
 	}
-	for _, other := range sharers {
-		r.metrics.shared.Inc()
-		r.log.WithFields(logrus.Fields{"origin": server, "destination": other}).Error("a server signs with the key of another one: the two may be one under two names")
-	}
-	r.mu.Lock()
-	r.servers.put(string(server), keys)
-	r.stored++
-	prune := r.stored%1000 == 0
-	r.mu.Unlock()
 	if prune {
 		r.prune(ctx)
 	}
 	return nil
+}
+
+// outcome is what storing an answer has led to: all keys of the server, the IDs that it has used for two keys, and who has one of its keys, too.
+type outcome struct {
+	keys    []storage.ServerKey
+	reused  []string
+	sharers []matrix.ServerName
+}
+
+func put(tx *storage.Tx, a *answer, direct bool, now int64) (o outcome, err error) {
+	known, err := tx.LoadServerKeys(a.server)
+	if err != nil {
+		return o, err
+	}
+	var changed []storage.ServerKey
+	changed, o.reused = merge(known, a, direct, now)
+	if o.sharers, err = tx.FindKeySharers(a.server, fresh(known, changed)); err != nil {
+		return o, err
+	}
+	if err := tx.PutServerKeys(changed); err != nil {
+		return o, err
+	}
+	if direct {
+		if err := tx.PutServerKeyAnswer(storage.ServerKeyAnswer{Server: a.server, Answer: a.raw, ValidUntil: a.validUntil, FetchedTS: now}); err != nil {
+			return o, err
+		}
+	}
+	o.keys, err = tx.LoadServerKeys(a.server)
+	return o, err
 }
 
 // fresh are the public keys that a server was not known to have.

@@ -528,7 +528,7 @@ func TestK155_KeyCacheBounds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := w.store(context.Background(), server, a, true); err != nil {
+			if err := w.store(context.Background(), []*answer{a}, true); err != nil {
 				t.Fatal(err)
 			}
 			w.pass(time.Millisecond)

@@ -19,6 +19,7 @@ var ErrBadAnswer = errors.New("keyring: bad answer with server keys")
 
 // answer is what a server says about its keys, checked.
 type answer struct {
+	server     matrix.ServerName
 	raw        []byte // canonical
 	validUntil int64
 	keys       []storage.ServerKey
@@ -46,7 +47,7 @@ func parseAnswer(body []byte, server, source matrix.ServerName, now time.Time) (
 	if in.ValidUntilTS == nil || len(in.VerifyKeys) > maxVerify || len(in.OldVerifyKeys) > maxOld {
 		return nil, fmt.Errorf("%w: no valid_until_ts, or too many keys", ErrBadAnswer)
 	}
-	a := &answer{raw: raw, validUntil: min(*in.ValidUntilTS, now.Add(maxValidity).UnixMilli())}
+	a := &answer{server: server, raw: raw, validUntil: min(*in.ValidUntilTS, now.Add(maxValidity).UnixMilli())}
 	signed := 0
 	for name, k := range in.VerifyKeys {
 		id, public, ok := parseKey(name, k.Key)

@@ -179,6 +179,13 @@ func (w *wire) PublicKey(_ context.Context, server matrix.ServerName, id signing
 	return signing.PublicKey{}, fmt.Errorf("no key %s of %s", id, server)
 }
 
+// Collect implements room.Keyring.
+func (w *wire) Collect(ctx context.Context, _ matrix.ServerName, _ map[matrix.ServerName]map[signing.KeyID]int64) func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error) {
+	return func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		return w.PublicKey(ctx, server, id, at)
+	}
+}
+
 // asked tells how often a server was asked something since the last time, and forgets it.
 func (w *wire) asked() string {
 	w.mu.Lock()

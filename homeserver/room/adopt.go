@@ -102,7 +102,7 @@ func (a *adoption) read() error {
 			if err := a.ctx.Err(); err != nil {
 				return err
 			}
-			parsed, errs := s.parseAll(a.ctx, a.version, a.RoomID, chunk, event.ParseOptions{})
+			parsed, errs := s.parseAll(a.ctx, a.Via, a.version, a.RoomID, chunk, event.ParseOptions{})
 			for k, e := range parsed {
 				chunk[k] = nil // the event holds what matters of it
 				if errs[k] != nil || e.StateKey == nil {

@@ -130,7 +130,7 @@ func (src *source) backfill(ctx context.Context, gaps []matrix.EventID, limit in
 	if len(raw) > 2*backfillPage {
 		raw = raw[:2*backfillPage]
 	}
-	events, errs := src.s.parseAll(ctx, src.l.version, src.room, raw, event.ParseOptions{AnyNumberOfParents: true})
+	events, errs := src.s.parseAll(ctx, src.from, src.l.version, src.room, raw, event.ParseOptions{AnyNumberOfParents: true})
 	byID := map[matrix.EventID]*event.Event{}
 	for i, e := range events {
 		if errs[i] == nil {

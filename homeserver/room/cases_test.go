@@ -349,6 +349,13 @@ func (a *asked) PublicKey(ctx context.Context, server matrix.ServerName, id sign
 	return a.far.PublicKey(ctx, server, id, at)
 }
 
+// Collect implements room.Keyring.
+func (a *asked) Collect(ctx context.Context, _ matrix.ServerName, _ map[matrix.ServerName]map[signing.KeyID]int64) func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error) {
+	return func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		return a.PublicKey(ctx, server, id, at)
+	}
+}
+
 // The time that a server writes into its events decides which key counts, and nothing else.
 func TestJ30_Timestamps(t *testing.T) {
 	eachVersion(t, []string{"6", "12"}, func(t *testing.T, k *kit, version string, id matrix.RoomID, fred matrix.UserID) {

@@ -30,6 +30,13 @@ func (o others) PublicKey(ctx context.Context, server matrix.ServerName, id sign
 	return f.PublicKey(ctx, server, id, at)
 }
 
+// Collect implements room.Keyring.
+func (o others) Collect(ctx context.Context, _ matrix.ServerName, _ map[matrix.ServerName]map[signing.KeyID]int64) func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error) {
+	return func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		return o.PublicKey(ctx, server, id, at)
+	}
+}
+
 const (
 	fred    = matrix.UserID("@fred:far.example")
 	mallory = matrix.UserID("@mallory:evil.example")

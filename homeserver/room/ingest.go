@@ -74,7 +74,7 @@ func (s *Service) Admit(ctx context.Context, as, origin matrix.ServerName, id ma
 	if in, err := s.InRoom(ctx, id, as); err == nil && !in {
 		as, _ = l.neighbours(s) // another tenant is, and only that one may ask for more
 	}
-	events, errs := s.parseSent(ctx, l.version, id, pdus)
+	events, errs := s.parseSent(ctx, origin, l.version, id, pdus)
 	var list []*arrival
 	at := make(map[*arrival]int, len(pdus))
 	byID := make(map[matrix.EventID]*arrival, len(pdus))

@@ -115,6 +115,13 @@ func (f *far) PublicKey(_ context.Context, server matrix.ServerName, id signing.
 	return f.key.Public(), nil
 }
 
+// Collect implements room.Keyring.
+func (f *far) Collect(ctx context.Context, _ matrix.ServerName, _ map[matrix.ServerName]map[signing.KeyID]int64) func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error) {
+	return func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		return f.PublicKey(ctx, server, id, at)
+	}
+}
+
 // pdu makes a signed event of the far server.
 func (f *far) pdu(t testing.TB, version string, d event.Draft) *event.Event {
 	t.Helper()

@@ -124,7 +124,7 @@ func (src *source) missingEvents(ctx context.Context, e *event.Event, missing []
 		if len(raw) > missingPage {
 			raw = raw[:missingPage]
 		}
-		events, errs := src.s.parseAll(ctx, src.l.version, src.room, raw, event.ParseOptions{})
+		events, errs := src.s.parseAll(ctx, src.from, src.l.version, src.room, raw, event.ParseOptions{})
 		fresh := map[matrix.EventID]*event.Event{}
 		for i, f := range events {
 			if errs[i] == nil {
@@ -283,7 +283,7 @@ func (src *source) singles(ctx context.Context, ids []matrix.EventID) error {
 			}
 		})
 		raw = slices.DeleteFunc(raw, func(b []byte) bool { return b == nil })
-		events, errs := src.s.parseAll(ctx, src.l.version, src.room, raw, event.ParseOptions{})
+		events, errs := src.s.parseAll(ctx, src.from, src.l.version, src.room, raw, event.ParseOptions{})
 		var cited []matrix.EventID
 		for i, e := range events {
 			if errs[i] == nil {
@@ -305,7 +305,7 @@ func (src *source) singles(ctx context.Context, ids []matrix.EventID) error {
 // outliers verifies events that were fetched as auth events or state, and stores those that are right.
 func (src *source) outliers(ctx context.Context, raw [][]byte) error {
 	for chunk := range slices.Chunk(raw, 4*outlierChunk) {
-		events, errs := src.s.parseAll(ctx, src.l.version, src.room, chunk, event.ParseOptions{})
+		events, errs := src.s.parseAll(ctx, src.from, src.l.version, src.room, chunk, event.ParseOptions{})
 		for i, e := range events {
 			if errs[i] == nil {
 				src.held = append(src.held, e)

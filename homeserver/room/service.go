@@ -32,6 +32,9 @@ type Parties interface {
 type Keyring interface {
 	// PublicKey returns a server's key as it was valid at a time in ms, or an error where there is none.
 	PublicKey(ctx context.Context, server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error)
+	// Collect fetches keys of many servers that are not known, each with the newest time that it is needed for, 0 where that does not count.
+	// from has brought what they have signed. It returns what finds them without fetching more.
+	Collect(ctx context.Context, from matrix.ServerName, want map[matrix.ServerName]map[signing.KeyID]int64) func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error)
 }
 
 // Deps is what a Service needs.

@@ -42,16 +42,16 @@ func parseForm(v *matrix.RoomVersion, id matrix.RoomID, raw []byte, options even
 
 // The bounds of finding the keys for many events.
 const (
-	// keysAtOnce is how many servers are asked for their keys at the same time, keysTimeout how long all of them are waited for.
-	keysAtOnce  = 16
+	// keysTimeout is how long all servers are waited for.
 	keysTimeout = 30 * time.Second
 	// maxSigners is how many keys of one server are looked for in advance for an event.
 	maxSigners = 4
 )
 
-// parseAll does so for many PDUs, on as many processors as there are. A result is an event or an error. Every key is looked for once,
-// before the signatures are verified, so that servers that do not answer are waited for at the same time.
-func (s *Service) parseAll(ctx context.Context, v *matrix.RoomVersion, id matrix.RoomID, raw [][]byte, options event.ParseOptions) ([]*event.Event, []error) {
+// parseAll does so for many PDUs, on as many processors as there are. A result is an event or an error. The keys are
+// looked for before the signatures are verified, so that servers that do not answer are waited for at the same time; from is the server that
+// has brought the PDUs.
+func (s *Service) parseAll(ctx context.Context, from matrix.ServerName, v *matrix.RoomVersion, id matrix.RoomID, raw [][]byte, options event.ParseOptions) ([]*event.Event, []error) {
 	events, errs := make([]*event.Event, len(raw)), make([]error, len(raw))
 	if len(raw) == 1 {
 		events[0], errs[0] = s.parse(ctx, v, id, raw[0], options)
@@ -63,13 +63,7 @@ func (s *Service) parseAll(ctx context.Context, v *matrix.RoomVersion, id matrix
 			events[i], errs[i] = parseForm(v, id, raw[i], options)
 		}
 	})
-	none := s.findKeys(ctx, events)
-	find := func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
-		if none[signer{server, id}] {
-			return signing.PublicKey{}, fmt.Errorf("no key %s of %s", id, server)
-		}
-		return s.publicKey(ctx, server, id, at)
-	}
+	find := s.findKeys(ctx, from, events)
 	stream.Spread(len(raw), processors, func(i int) {
 		if errs[i] == nil {
 			if errs[i] = ctx.Err(); errs[i] == nil {
@@ -83,30 +77,23 @@ func (s *Service) parseAll(ctx context.Context, v *matrix.RoomVersion, id matrix
 	return events, errs
 }
 
-// signer is a key of a server.
-type signer struct {
-	server matrix.ServerName
-	id     signing.KeyID
-}
-
-// findKeys looks for the keys that events are signed with, and returns those that cannot be had.
-func (s *Service) findKeys(ctx context.Context, events []*event.Event) map[signer]bool {
-	var wanted []signer
-	asked := map[signer]bool{}
+// findKeys looks for the keys that events are signed with, which a server has brought. It returns what finds them.
+func (s *Service) findKeys(ctx context.Context, from matrix.ServerName, events []*event.Event) func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error) {
+	want := map[matrix.ServerName]map[signing.KeyID]int64{}
 	for _, e := range events {
 		if e == nil {
 			continue
 		}
 		for _, server := range signing.RequiredServers(e) {
-			if _, ours := s.Keys[server]; ours {
-				continue
-			}
 			n := 0
 			for id := range signing.Signatures(e.Signatures, server) {
-				if k := (signer{server, id}); !asked[k] && id != signing.PolicyServerKeyID {
-					asked[k] = true
-					wanted = append(wanted, k)
+				if k, ours := s.Keys[server]; ours && k.ID == id || id == signing.PolicyServerKeyID {
+					continue
 				}
+				if want[server] == nil {
+					want[server] = map[signing.KeyID]int64{}
+				}
+				want[server][id] = max(want[server][id], keyTime(e))
 				if n++; n == maxSigners {
 					break
 				}
@@ -115,29 +102,36 @@ func (s *Service) findKeys(ctx context.Context, events []*event.Event) map[signe
 	}
 	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
 	defer cancel()
-	lost := make([]bool, len(wanted))
-	stream.Spread(len(wanted), keysAtOnce, func(i int) {
-		_, err := s.publicKey(ctx, wanted[i].server, wanted[i].id, 0)
-		lost[i] = err != nil
-	})
-	none := map[signer]bool{}
-	for i, k := range wanted {
-		if lost[i] {
-			none[k] = true
-		}
+	var collected func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error)
+	if s.Keyring != nil {
+		collected = s.Keyring.Collect(ctx, from, want)
 	}
-	return none
+	return func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		if k, ok := s.Keys[server]; ok && k.ID == id {
+			return k.Public(), nil
+		}
+		if collected == nil {
+			return signing.PublicKey{}, fmt.Errorf("no key %s of %s", id, server)
+		}
+		return collected(server, id, at)
+	}
+}
+
+// keyTime is the time at which the key that an event is signed with must be valid; 0 where the period of a key does not count.
+//
+// spec: rooms/v5#signing-key-validity-period
+func keyTime(e *event.Event) int64 {
+	if e.Version.EnforceKeyValidity {
+		return e.OriginServerTS
+	}
+	return 0
 }
 
 // verifyWith checks the signatures that the event must carry.
 //
-// spec: rooms/v5#signing-key-validity-period
 // spec: server-server-api#validating-hashes-and-signatures-on-received-events
 func verifyWith(e *event.Event, find func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error)) error {
-	at := e.OriginServerTS
-	if !e.Version.EnforceKeyValidity {
-		at = 0 // the period of a key does not count
-	}
+	at := keyTime(e)
 	for _, server := range signing.RequiredServers(e) {
 		valid := false
 		for id := range signing.Signatures(e.Signatures, server) {

@@ -138,6 +138,13 @@ func (w *world) PublicKey(_ context.Context, name matrix.ServerName, _ signing.K
 	return w.fleet.keys[name].Public(), nil
 }
 
+// Collect implements room.Keyring.
+func (w *world) Collect(ctx context.Context, _ matrix.ServerName, _ map[matrix.ServerName]map[signing.KeyID]int64) func(matrix.ServerName, signing.KeyID, int64) (signing.PublicKey, error) {
+	return func(server matrix.ServerName, id signing.KeyID, at int64) (signing.PublicKey, error) {
+		return w.PublicKey(ctx, server, id, at)
+	}
+}
+
 func (w *world) note(format string, args ...any) {
 	w.steps = append(w.steps, fmt.Sprintf(format, args...))
 	if w.tell != nil {
