@@ -159,9 +159,7 @@ func (s *Stream) readNews(ctx context.Context) (newest int64, err error) {
 		for n < len(news) && news[n].Pos == news[0].Pos+int64(n) {
 			n++
 		}
-		if first, last := news[0].Pos, news[n-1].Pos; s.ahead[first].last < last {
-			s.ahead[first] = batch{last, news[:n]}
-		}
+		s.hold(news[0].Pos, news[n-1].Pos, news[:n:n])
 		news = news[n:]
 	}
 	before := s.pos
@@ -171,7 +169,7 @@ func (s *Stream) readNews(ctx context.Context) (newest int64, err error) {
 	return newest, nil
 }
 
-// known is the newest position here, and those behind it that this process has committed already.
+// known is the newest position here, and those behind it that are here already.
 func (s *Stream) known() (after int64, have []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -79,7 +79,7 @@ type Stream struct {
 	ring    []storage.Entry // in order; all entries with positions in (floor, pos]
 	floor   int64
 	pos     int64
-	ahead   map[int64]batch // committed by this process, waiting for lower positions of other transactions
+	ahead   map[int64]batch // by first position: committed by this process or read, waiting for lower positions
 	changed chan struct{}   // closed and replaced whenever pos grows
 	gap     chan struct{}   // tells Run that something waits in ahead
 }
@@ -148,7 +148,7 @@ func (s *Stream) publish(first, last int64, entries []storage.Entry) {
 		return // read from the database in the meantime
 	}
 	if first > s.pos+1 {
-		s.ahead[first] = batch{last, entries}
+		s.hold(first, last, entries)
 		select {
 		case s.gap <- struct{}{}:
 		default:
@@ -158,6 +158,13 @@ func (s *Stream) publish(first, last int64, entries []storage.Entry) {
 	s.append(last, entries)
 	s.drain()
 	s.wake()
+}
+
+// hold keeps what cannot be appended yet, unless it is part of what is kept already.
+func (s *Stream) hold(first, last int64, entries []storage.Entry) {
+	if s.ahead[first].last < last {
+		s.ahead[first] = batch{last, entries}
+	}
 }
 
 func (s *Stream) append(last int64, entries []storage.Entry) {
