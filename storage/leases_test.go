@@ -3,9 +3,11 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
+	"hansa/matrix"
 	"hansa/storage"
 	"hansa/storage/storagetest"
 )
@@ -74,13 +76,14 @@ func TestD470_LeaseIsFenced(t *testing.T) {
 func TestLoadLivingNodes_ShowsTheLiving(t *testing.T) {
 	t.Parallel()
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		living := storage.Node{ID: "a", Host: "one", Revision: "r2", Tenants: []matrix.ServerName{"acme.example"}}
 		update(t, db, func(tx *storage.Tx) error {
 			return errors.Join(tx.TouchNode(storage.Node{ID: "a", Host: "one", Revision: "r1"}, time.Hour), tx.TouchNode(storage.Node{ID: "b", Host: "two"}, -time.Second),
-				tx.TouchNode(storage.Node{ID: "a", Host: "one", Revision: "r2"}, time.Hour))
+				tx.TouchNode(living, time.Hour))
 		})
 		var list []storage.Node
 		update(t, db, func(tx *storage.Tx) (err error) { list, err = tx.LoadLivingNodes(); return err })
-		if len(list) != 1 || list[0] != (storage.Node{ID: "a", Host: "one", Revision: "r2"}) {
+		if len(list) != 1 || !reflect.DeepEqual(list[0], living) {
 			t.Errorf("living nodes %+v", list)
 		}
 		var first, second storage.Cell

@@ -190,6 +190,31 @@ func TestReadNews(t *testing.T) {
 				t.Errorf("after %d, with %v: %v up to %d, want %s up to %d", tt.after, tt.have, got, newest, tt.want, tt.newest)
 			}
 		}
+		if err := storage.Tamper(db, `UPDATE events SET json = CAST('{' AS BYTEA) WHERE pos = 2`); err != nil {
+			t.Fatal(err)
+		}
+		if got, newest := read(0); fmt.Sprint(got) != "[1 3]" || newest != 4 {
+			t.Errorf("around a damaged event: %v up to %d, want [1 3] up to 4", got, newest)
+		}
+		if got, _ := read(0, 1, 3); got != nil {
+			t.Errorf("a damaged event is read: %v", got)
+		}
+		var got []int64
+		if err := db.View(ctx, func(tx *storage.Tx) error { // of an older time than the mark: not the database has gone back
+			if _, err := tx.Position(); err != nil {
+				return err
+			}
+			if err := db.Append(ctx, c.next(t, "m.test", nil, `{}`)); err != nil {
+				return err
+			}
+			entries, _, err := tx.ReadNews(0, []int64{})
+			for _, e := range entries {
+				got = append(got, e.Pos)
+			}
+			return err
+		}); err != nil || fmt.Sprint(got) != "[1 3]" {
+			t.Errorf("on an older snapshot: %v, %v", got, err)
+		}
 	})
 }
 
