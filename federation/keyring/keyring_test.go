@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,8 +34,10 @@ type world struct {
 	mu    sync.Mutex
 	// answers are the bodies by server and path; without one the server cannot be reached.
 	answers map[string][]byte
-	asked   []string
-	denied  map[matrix.ServerName]error
+	// notaries answer questions about many servers; what they return is their body.
+	notaries map[matrix.ServerName]func(q federation.KeyQuery) []byte
+	asked    []string
+	denied   map[matrix.ServerName]error
 }
 
 func newWorld(t *testing.T, db *storage.DB, change ...func(*Deps)) *world {
@@ -73,6 +76,17 @@ func (w *world) Do(_ context.Context, server matrix.ServerName, r outbound.Reque
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, string(server)+r.Path)
+	if notary := w.notaries[server]; notary != nil && r.Method == http.MethodPost && r.Path == "/_matrix/key/v2/query" {
+		var q federation.KeyQuery
+		if err := json.Unmarshal(r.Body, &q); err != nil {
+			return nil, err
+		}
+		body := notary(q)
+		if int64(len(body)) > r.MaxBody {
+			return nil, outbound.ErrTooLarge
+		}
+		return &outbound.Response{Status: 200, Body: body}, nil
+	}
 	body, ok := w.answers[string(server)+r.Path]
 	if !ok {
 		return nil, outbound.ErrUnreachable

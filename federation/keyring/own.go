@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"hansa/federation"
+	"hansa/homeserver/stream"
 	"hansa/matrix"
 	"hansa/matrix/canonicaljson"
 	"hansa/matrix/signing"
@@ -146,8 +148,13 @@ func (r *Ring) OwnKeys(tenant matrix.ServerName) ([]byte, error) {
 	return b, nil
 }
 
-// maxQuery is about how many servers one may ask a notary at once.
-const maxQuery = 50
+// maxQuery is about how many servers one may ask a notary at once. Those whose keys have to be fetched for that are asked some at a time, for
+// less time than the other side waits.
+const (
+	maxQuery    = 50
+	queryAtOnce = 16
+	queryTime   = fetchTimeout / 2
+)
 
 // Query answers as a notary, in the name of a tenant: what servers have said about their keys, with the tenant's signature. Keys that are not
 // known, or not for as long as is wanted, are fetched first where that is allowed; the criteria of the key ID "" are about any key.
@@ -161,27 +168,28 @@ func (r *Ring) Query(ctx context.Context, as matrix.ServerName, want map[matrix.
 	if len(want) > maxQuery {
 		return nil, matrix.InvalidParam("At most %d servers can be asked about at once.", maxQuery)
 	}
-	out := []jsontext.Value{}
-	for server, criteria := range want {
-		raw, err := r.said(ctx, server, criteria)
-		if err != nil {
-			return nil, err
-		}
-		if raw == nil {
-			continue
-		}
-		if server != as {
+	servers := slices.Sorted(maps.Keys(want))
+	answers, errs := make([]jsontext.Value, len(servers)), make([]error, len(servers))
+	fetching, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	stream.Spread(len(servers), queryAtOnce, func(i int) {
+		server := servers[i]
+		raw, err := r.said(ctx, fetching, server, want[server])
+		if err == nil && raw != nil && server != as {
 			if raw, err = signing.SignJSON(raw, as, o.current); err != nil {
-				return nil, fmt.Errorf("sign the keys of %s: %w", server, err)
+				err = fmt.Errorf("sign the keys of %s: %w", server, err)
 			}
 		}
-		out = append(out, raw)
+		answers[i], errs[i] = raw, err
+	})
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
-	return out, nil
+	return slices.DeleteFunc(answers, func(raw jsontext.Value) bool { return raw == nil }), nil
 }
 
-// said returns the newest answer of a server about its keys, nil where there is none.
-func (r *Ring) said(ctx context.Context, server matrix.ServerName, criteria map[string]federation.KeyCriteria) ([]byte, error) {
+// said returns the newest answer of a server about its keys, nil where there is none. What has to be fetched is waited for until fetching ends.
+func (r *Ring) said(ctx, fetching context.Context, server matrix.ServerName, criteria map[string]federation.KeyCriteria) ([]byte, error) {
 	if r.isOwn(server) {
 		return r.OwnKeys(server)
 	}
@@ -192,7 +200,7 @@ func (r *Ring) said(ctx context.Context, server matrix.ServerName, criteria map[
 	if err != nil || r.suffices(raw, until, criteria) {
 		return raw, err
 	}
-	if err := r.fetchDirect(ctx, server); err != nil {
+	if err := r.fetchDirect(fetching, server); err != nil {
 		return raw, nil // what is known is better than nothing
 	}
 	raw, _, err = r.lastAnswer(ctx, server)
