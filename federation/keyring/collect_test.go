@@ -150,7 +150,7 @@ func TestK145_NotaryCannotSpeakForOneThatAnswers(t *testing.T) {
 			t.Errorf("the notary was asked about %v servers, want one", f.sizes)
 		}
 		// Servers that were spared a question have not had their chance: nobody else may speak for them.
-		w.total.tokens, w.total.last = 0, w.clock()
+		w.budgetOf("victim.example").bucket = bucket{last: w.clock()}
 		victim := newKey(t)
 		f.keys["victim.example"] = victim
 		find = f.Collect(context.Background(), notary, map[matrix.ServerName]map[signing.KeyID]int64{"victim.example": {victim.ID: 0}})
