@@ -365,6 +365,8 @@ func (s *Service) Wipe(ctx context.Context, a Actor, id matrix.UserID) error {
 }
 
 // AddRegistrationToken lets people register with a token: as many accounts as uses (-1 for any number) until a time (zero for no end).
+// A token that is there is refused, used up or not, so that nobody makes one good again by mistake. One that was deleted may be added again, as
+// administrators of other homeservers are used to: that is a new token, whose uses begin at zero.
 func (s *Service) AddRegistrationToken(ctx context.Context, a Actor, tenant matrix.ServerName, token string, uses int64, until time.Time) error {
 	if token == "" || len(token) > 64 || !utf8.ValidString(token) {
 		return matrix.InvalidParam("A registration token has 1 to 64 characters.")
