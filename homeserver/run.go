@@ -13,6 +13,8 @@ import (
 
 	"hansa/homeserver/adminapi"
 	"hansa/homeserver/stream"
+	"hansa/matrix"
+	"hansa/policy"
 	"hansa/storage"
 )
 
@@ -214,16 +216,35 @@ func (s *Server) follow(ctx context.Context, e *storage.Entry) {
 		if err := s.renewAgreements(ctx); err != nil {
 			s.log.WithError(err).Error("agreements could not be read again")
 		}
-		s.Accounts.ForgetFar()
-		s.Keys.Recheck()
-		s.Media.Recheck()
+		s.forgetStrangers(ctx)
 	case storage.NoticePolicy:
 		s.nodes.heard(e.Ref)
+		s.forgetStrangers(ctx) // an agreement has expired, or a rule denies a server
 	case storage.NoticeBridge:
 		if err := s.Bridges.Refresh(ctx); err != nil {
 			s.log.WithError(err).Error("it could not be read which bridges are suspended")
 		}
 	}
+}
+
+// forgetStrangers forgets what is kept for convenience of servers with which no tenant has to do any more, after something has changed about that:
+// profiles, what they said of their rooms, presence, devices and keys, copies of media. What rooms are made of stays, and so do the keys
+// that tell who has sent it.
+func (s *Server) forgetStrangers(ctx context.Context) {
+	s.Accounts.ForgetFar()
+	s.Directory.ForgetFar()
+	s.Keys.Recheck()
+	s.Media.Recheck()
+	s.Presence.ForgetFar(func(name matrix.ServerName) bool {
+		for as := range s.signing {
+			d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.FederationOutbound, Time: s.now(), Tenant: policy.Tenant{Name: string(as)},
+				Subject: policy.ServerParty(string(as), true), Server: &policy.Server{Name: string(name)}})
+			if d.Allow || d.Err != nil {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // keepHouse forgets what nobody needs any more.

@@ -38,6 +38,7 @@ type farProfiles struct {
 
 	mu       sync.Mutex
 	profiles map[farKey]farProfile // guarded by mu
+	forgot   uint64                // how often all was forgotten; guarded by mu
 }
 
 type farKey struct {
@@ -61,9 +62,20 @@ func (f *farProfiles) find(k farKey) (farProfile, bool) {
 	return p, ok && f.now().Before(p.until)
 }
 
-func (f *farProfiles) put(k farKey, p Profile) {
+// asking is to be called before a server is asked, and handed to put.
+func (f *farProfiles) asking() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.forgot
+}
+
+// put remembers a profile, unless all was forgotten while its server was asked.
+func (f *farProfiles) put(k farKey, p Profile, asked uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.forgot != asked {
+		return
+	}
 	if len(f.profiles) >= maxFar {
 		for old, p := range f.profiles { // what is over first, else any
 			if delete(f.profiles, old); len(f.profiles) < maxFar*9/10 && f.now().Before(p.until) {
@@ -83,6 +95,7 @@ func (s *Service) ForgetFar() {
 	s.far.mu.Lock()
 	defer s.far.mu.Unlock()
 	clear(s.far.profiles)
+	s.far.forgot++
 }
 
 // fetchProfile returns the profile of a user of another server to somebody whom policy lets see it. The answer unknown stands for
@@ -118,17 +131,18 @@ func (s *Service) fetchProfile(ctx context.Context, as matrix.ServerName, user m
 // askProfile asks the server of a user, once for all who wait for it.
 func (s *Service) askProfile(ctx context.Context, k farKey) (Profile, error) {
 	return s.far.flights.Do(ctx, string(k.as)+" "+string(k.user), profileTimeout, func(ctx context.Context) (Profile, error) {
+		asked := s.far.asking()
 		raw, err := s.Remote.Profile(ctx, k.as, k.user.Server(), k.user, "")
 		var status interface{ HTTPStatus() int }
 		if errors.As(err, &status) && status.HTTPStatus() == http.StatusNotFound {
-			s.far.put(k, nil)
+			s.far.put(k, nil, asked)
 			return nil, nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		p := readFar(raw)
-		s.far.put(k, p)
+		s.far.put(k, p, asked)
 		return p, nil
 	})
 }

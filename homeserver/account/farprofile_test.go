@@ -106,7 +106,7 @@ func TestFetchProfile_Remembered(t *testing.T) {
 			t.Errorf("asked %d times", n)
 		}
 		for i := range 2 * maxFar {
-			k.far.put(farKey{acme, matrix.UserID(fmt.Sprintf("@u%d:far.example", i))}, Profile{})
+			k.far.put(farKey{acme, matrix.UserID(fmt.Sprintf("@u%d:far.example", i))}, Profile{}, k.far.asking())
 		}
 		if len(k.far.profiles) > maxFar {
 			t.Errorf("%d profiles are remembered", len(k.far.profiles))

@@ -176,11 +176,14 @@ func (k *seeker) ask(ctx context.Context, server matrix.ServerName, id matrix.Ro
 	return k.s.fetchSpace(ctx, key, min(left, remoteTimeout))
 }
 
+// ForgetFar forgets what other servers have said of their rooms.
+func (s *Service) ForgetFar() { s.far.forget() }
+
 // fetchSpace asks a server. The caller has asked whether the tenant may.
 func (s *Service) fetchSpace(ctx context.Context, key farKey, patience time.Duration) *farSpace {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	start, life := s.Now(), farLife
+	start, life, asked := s.Now(), farLife, s.far.asking()
 	raw, err := s.Remote.Hierarchy(ctx, key.as, key.server, key.room, key.suggested)
 	var said *farSpace
 	if err == nil {
@@ -194,7 +197,7 @@ func (s *Service) fetchSpace(ctx context.Context, key farKey, patience time.Dura
 	if said == nil {
 		life = farFailure + 5*s.Now().Sub(start)
 	}
-	s.far.put(key, said, s.Now().Add(life))
+	s.far.put(key, said, s.Now().Add(life), asked)
 	return said
 }
 
@@ -313,10 +316,11 @@ type farKey struct {
 
 // farRooms keeps what other servers have said of their rooms.
 type farRooms struct {
-	mu   sync.Mutex // guards what follows
-	kept map[farKey]*list.Element
-	used *list.List // of *farEntry, the newest first
-	size int
+	mu     sync.Mutex // guards what follows
+	kept   map[farKey]*list.Element
+	used   *list.List // of *farEntry, the newest first
+	size   int
+	forgot uint64 // how often all was forgotten
 }
 
 type farEntry struct {
@@ -351,10 +355,31 @@ func (f *farRooms) find(key farKey, now time.Time) (said *farSpace, ok bool) {
 	return entry.said, true
 }
 
-func (f *farRooms) put(key farKey, said *farSpace, until time.Time) {
+// asking is to be called before a server is asked, and handed to put.
+func (f *farRooms) asking() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.forgot
+}
+
+// forget forgets everything, also what is being asked now.
+func (f *farRooms) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.kept)
+	f.used.Init()
+	f.size = 0
+	f.forgot++
+}
+
+// put keeps an answer, unless all was forgotten while the server was asked.
+func (f *farRooms) put(key farKey, said *farSpace, until time.Time, asked uint64) {
 	entry := &farEntry{key: key, said: said, until: until}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.forgot != asked {
+		return
+	}
 	if e := f.kept[key]; e != nil {
 		f.drop(e)
 	}

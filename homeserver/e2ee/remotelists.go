@@ -334,6 +334,7 @@ func (s *Service) Run(ctx context.Context) error {
 		if now := s.Now(); now.Sub(time.UnixMilli(s.checked.Load())).Abs() >= time.Hour {
 			s.checked.Store(now.UnixMilli())
 			if err := s.tidy(ctx, now); err != nil && ctx.Err() == nil {
+				s.checked.Store(0)
 				s.log.WithError(err).Warn("what is not needed of other servers was not removed; trying again later")
 			}
 		}

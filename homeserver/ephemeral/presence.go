@@ -3,6 +3,7 @@ package ephemeral
 import (
 	"container/list"
 	"context"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -232,6 +233,36 @@ func (p *presence) person(user matrix.UserID) *person {
 	made := &person{user: user, state: Offline, told: toldUser{state: Offline}, devices: map[matrix.DeviceID]*seat{}}
 	p.people[user] = made
 	return made
+}
+
+// ForgetFar forgets the presence of people of other servers, apart from those that keep names.
+func (s *Service) ForgetFar(keep func(matrix.ServerName) bool) {
+	s.mu.Lock()
+	servers := map[matrix.ServerName]bool{}
+	for user := range s.presence.people {
+		if !s.Rooms.IsLocal(user.Server()) {
+			servers[user.Server()] = true
+		}
+	}
+	s.mu.Unlock()
+	for name := range servers {
+		if keep(name) {
+			delete(servers, name)
+		}
+	}
+	if len(servers) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pr := &s.presence
+	gone := func(p *person) bool { return servers[p.user.Server()] }
+	pr.pending = slices.DeleteFunc(pr.pending, gone)
+	for _, p := range pr.people {
+		if gone(p) {
+			pr.drop(p)
+		}
+	}
 }
 
 // forget makes place for somebody by dropping who has been offline for the longest time.

@@ -261,7 +261,11 @@ func (s *Service) download(ctx context.Context, as, server matrix.ServerName, id
 	if err := f.keep(server, m.File); err != nil {
 		return nil, diskError(err)
 	}
-	return m, s.keepCopy(ctx, m)
+	err = s.keepCopy(ctx, m)
+	if err == nil && !s.reaches(ctx, as, server) {
+		s.Recheck() // the server has become a stranger meanwhile
+	}
+	return m, err
 }
 
 // nameIn is the file name in a Content-Disposition header, empty where there is none.
@@ -363,12 +367,7 @@ func (s *Service) forgetStrangers(ctx context.Context) error {
 		return err
 	}
 	for _, name := range servers {
-		known := slices.ContainsFunc(s.Tenants, func(as matrix.ServerName) bool {
-			d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.FederationOutbound, Time: s.Now(), Tenant: policy.Tenant{Name: string(as)},
-				Subject: policy.ServerParty(string(as), true), Server: &policy.Server{Name: string(name)}})
-			return d.Allow || d.Err != nil
-		})
-		if known {
+		if slices.ContainsFunc(s.Tenants, func(as matrix.ServerName) bool { return s.reaches(ctx, as, name) }) {
 			continue
 		}
 		if err := s.forgetServer(ctx, name); err != nil {
@@ -376,6 +375,13 @@ func (s *Service) forgetStrangers(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// reaches tells whether a tenant has to do with another server, or whether that cannot be decided.
+func (s *Service) reaches(ctx context.Context, as, name matrix.ServerName) bool {
+	d := s.Policy.Consider(ctx, &policy.Input{Schema: policy.InputSchema, Point: policy.FederationOutbound, Time: s.Now(), Tenant: policy.Tenant{Name: string(as)},
+		Subject: policy.ServerParty(string(as), true), Server: &policy.Server{Name: string(name)}})
+	return d.Allow || d.Err != nil
 }
 
 // forgetServer removes the copies of media of a server.

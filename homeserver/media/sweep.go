@@ -29,6 +29,7 @@ func (s *Service) DeleteUserMedia(tx *storage.Tx, user matrix.UserID) error {
 // Run removes files of media that was removed, promises that were not kept and files that belong to nothing, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	var swept time.Time
+	strangers := false // are to be forgotten
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
@@ -37,7 +38,11 @@ func (s *Service) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		case <-s.recheck:
-			if err := s.forgetStrangers(ctx); err != nil && ctx.Err() == nil {
+			strangers = true
+		}
+		if strangers {
+			err := s.forgetStrangers(ctx)
+			if strangers = err != nil; strangers && ctx.Err() == nil {
 				s.log.WithError(err).Warn("media of servers that are no partners is still there; trying again later")
 			}
 		}
