@@ -14,19 +14,25 @@ func Exec(tx *Tx, q string) error { _, err := tx.exec(q); return err }
 func URLOf(db *DB) string { return db.opts.URL }
 
 // IsolationOf is the isolation level of a transaction on PostgreSQL.
-func IsolationOf(tx *Tx) string {
-	var l string
-	if err := tx.row(`SELECT current_setting('transaction_isolation')`, nil, &l); err != nil {
+func IsolationOf(tx *Tx) string { return SettingOf(tx, "transaction_isolation") }
+
+// SettingOf is a setting of a transaction on PostgreSQL.
+func SettingOf(tx *Tx, name string) string {
+	var v string
+	if err := tx.row(`SELECT current_setting($1)`, []any{name}, &v); err != nil {
 		return err.Error()
 	}
-	return l
+	return v
 }
 
 // TurnSQL prepares what a turn begins with.
-const TurnSQL = prepareTurnSQL
+func TurnSQL() string { return turnSQL() }
 
 // NewsSQL is the statement of Tx.ReadNews for PostgreSQL.
 func NewsSQL() string { return postgresDialect().query(newsSQL) }
+
+// LogEventsSQL is the one of Tx.ReadLog that reads events.
+const LogEventsSQL = logEventsSQL
 
 // SubmitLate hands the writer something that it does not look for any more.
 func SubmitLate(db *DB) error {

@@ -14,7 +14,7 @@ import (
 // datum or device list that was changed again later shows only at its newest position, and hidden events have none.
 func (tx *Tx) ReadLog(after, upto int64) ([]Entry, error) {
 	var out []Entry
-	evs, err := tx.events(selectEventSQL+`WHERE e.pos > $1 AND e.pos <= $2 ORDER BY e.pos`, after, upto)
+	evs, err := tx.events(logEventsSQL, after, upto)
 	if err != nil {
 		return nil, err
 	}
@@ -42,10 +42,14 @@ func (tx *Tx) ReadLog(after, upto int64) ([]Entry, error) {
 // newsMax is how many positions ReadNews looks at.
 const newsMax = 512
 
-// newsSQL asks for the version of each event's room apart. Joined, PostgreSQL reads all rooms each time where it does not know yet how few
-// events lie in the range.
-const newsSQL = `SELECT ` + eventNameSQL + `, (SELECT r.version FROM rooms r WHERE r.room_num = e.room_num), ` + eventRestSQL + `, l.pos, l.backfill, l.epoch
-	FROM events e JOIN log_position l ON l.id = 1 WHERE e.pos > $1 AND e.pos <= $2 AND NOT e.pos INTSET($3) ORDER BY e.pos`
+const (
+	// rangeSQL asks for the version of each event's room apart. Joined, PostgreSQL reads all rooms each time where it does not know yet how
+	// few events lie in the range.
+	rangeSQL     = `SELECT ` + eventNameSQL + `, (SELECT r.version FROM rooms r WHERE r.room_num = e.room_num), ` + eventRestSQL
+	logEventsSQL = rangeSQL + ` FROM events e WHERE e.pos > $1 AND e.pos <= $2 ORDER BY e.pos`
+	newsSQL      = rangeSQL + `, l.pos, l.backfill, l.epoch FROM events e JOIN log_position l ON l.id = 1
+		WHERE e.pos > $1 AND e.pos <= $2 AND NOT e.pos INTSET($3) ORDER BY e.pos`
+)
 
 // ReadNews reads the events behind a position but for those at the positions that are in memory already, and how far the log goes: in one
 // statement, for a node looks many times a second while others write. newest is 0 where there is no event; of what lies in the log between

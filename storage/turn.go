@@ -16,24 +16,28 @@ import (
 // know: others wait meanwhile. The row is still raised in the same transaction, so positions are gapless whoever writes.
 type turn struct{ pos, backfill, epoch int64 }
 
-// turnReach is how many events the statement that begins a turn looks at, see prepareTurnSQL.
+// turnReach is how many events the statement that begins a turn looks at.
 const turnReach = 1024
 
 // turnsApart is the shortest time between two turns of a node while others write, too: a turn costs the same however much is written at it.
 const turnsApart = 4 * time.Millisecond
 
 const (
-	beginTurnSQL = `BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(5162342481); SET LOCAL enable_seqscan = off;
-		EXECUTE hansa_turn(%d); RESET enable_seqscan`
+	// The settings are for the one statement: others may have to scan. It is planned once for a connection; to plan it costs more than to
+	// run it.
+	beginTurnSQL = `BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(5162342481);
+		SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; EXECUTE hansa_turn(%d); RESET enable_seqscan; RESET plan_cache_mode`
 	// What a turn begins with: the position, and the rooms that others have written into since the last one. It is said so that no plan but
 	// by the keys is possible, however little PostgreSQL knows of the tables when it makes one.
 	prepareTurnSQL = `PREPARE hansa_turn (BIGINT) AS
 		SELECT l.pos, l.backfill, l.epoch, r.room_num, r.head, r.extremities, r.depth, r.state_root, r.last_pos, r.state_pos FROM log_position l
-		LEFT JOIN (SELECT DISTINCT n.room_num FROM (SELECT e.room_num FROM events e WHERE e.pos > $1 ORDER BY e.pos LIMIT 1024) AS n) AS m ON TRUE
+		LEFT JOIN (SELECT DISTINCT n.room_num FROM (SELECT e.room_num FROM events e WHERE e.pos > $1 ORDER BY e.pos LIMIT %d) AS n) AS m ON TRUE
 		LEFT JOIN LATERAL (SELECT * FROM rooms WHERE rooms.room_num = m.room_num OFFSET 0) AS r ON TRUE WHERE l.id = 1`
 	raiseTurnSQL  = `INSERT INTO log_position (id, pos, backfill, epoch)`
 	raiseTurnTail = `ON CONFLICT (id) DO UPDATE SET pos = excluded.pos, backfill = excluded.backfill WHERE log_position.pos = excluded.epoch RETURNING pos`
 )
+
+func turnSQL() string { return fmt.Sprintf(prepareTurnSQL, turnReach) }
 
 // errTurn tells that the log was written into by somebody whose turn it was not: a node of a version that knows only the counter row. Beside
 // such a one all stays right, for the row still orders the commits. What was read at the turn may be out of date by the time the row is
@@ -45,7 +49,7 @@ var errTurn = fmt.Errorf("%w: the log has moved on meanwhile", ErrUnavailable)
 func (w *writer) takeTurn(ctx context.Context) (err error) {
 	db, c := w.db, w.c
 	if !c.turns {
-		if _, err := c.c.ExecContext(ctx, prepareTurnSQL); err != nil {
+		if _, err := c.c.ExecContext(ctx, turnSQL()); err != nil {
 			return err
 		}
 		c.turns = true

@@ -303,14 +303,16 @@ func TestPlans_TurnAndNewsGoByKeys(t *testing.T) {
 	}
 	both := func(when string, pos int) {
 		exec(`DEALLOCATE ALL`)
-		exec(storage.TurnSQL)
+		exec(storage.TurnSQL())
 		exec(`PREPARE news (BIGINT, BIGINT, BIGINT[]) AS ` + storage.NewsSQL())
+		exec(`PREPARE log (BIGINT, BIGINT) AS ` + storage.LogEventsSQL)
 		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
 			exec(`SET plan_cache_mode = ` + mode)
 			exec(`SET enable_seqscan = off`)
 			check(when, mode, fmt.Sprintf(`hansa_turn(%d)`, pos))
 			exec(`RESET enable_seqscan`)
 			check(when, mode, fmt.Sprintf(`news(%d, %d, '{1}')`, pos, pos+512))
+			check(when, mode, fmt.Sprintf(`log(%d, %d)`, pos, pos+512))
 		}
 	}
 	both("fresh", 0)
@@ -322,6 +324,22 @@ func TestPlans_TurnAndNewsGoByKeys(t *testing.T) {
 	both("never analysed", 199000)
 	exec(`ANALYZE`)
 	both("analysed", 199000)
+}
+
+// What a turn sets for its own statement does not stay for what is written in it.
+func TestTurn_SettingsEnd(t *testing.T) {
+	t.Parallel()
+	db, _ := beside(t)
+	for range 2 {
+		must(t, db.UpdateShared(context.Background(), func(tx *storage.Tx) error {
+			for setting, want := range map[string]string{"enable_seqscan": "on", "plan_cache_mode": "auto"} {
+				if got := storage.SettingOf(tx, setting); got != want {
+					t.Errorf("%s is %s, want %s", setting, got, want)
+				}
+			}
+			return nil
+		}))
+	}
 }
 
 // Of the appends to a room that are one batch the newest visible event counts, wherever it stands among them.
