@@ -26,6 +26,9 @@ type batch struct {
 	cursor  int64
 }
 
+// savesApart is the shortest time between two such transactions.
+const savesApart = 5 * time.Millisecond
+
 // maxStored is how many rows one transaction stores.
 const maxStored = 500
 
@@ -146,7 +149,17 @@ func (s *session) write(ctx context.Context) error {
 	defer tick.Stop()
 	tidy := time.NewTicker(s.o.tune.tidy)
 	defer tidy.Stop()
+	var last time.Time
 	for {
+		if d := savesApart - time.Since(last); d > 0 { // what many transactions wait for is one commit
+			rest := time.NewTimer(d)
+			select {
+			case <-ctx.Done():
+				rest.Stop()
+				return nil
+			case <-rest.C:
+			}
+		}
 		cursor := false
 		select {
 		case <-ctx.Done():
@@ -159,6 +172,7 @@ func (s *session) write(ctx context.Context) error {
 				s.o.log.WithError(err).Warn("what nobody needs any more was not deleted")
 			}
 		}
+		last = time.Now()
 		for again := true; again; {
 			b := s.collect(cursor)
 			if err := s.store(ctx, b); err != nil {
