@@ -1,13 +1,14 @@
 // Package keyring knows the keys that servers sign with: our tenants' own, which it publishes, and those of others, which it fetches from
 // them, keeps in the database and in memory, and judges by the time that they are for.
 //
-// Two questions are asked of a Ring. PublicKey is about an event: the key must have been valid when the event says it was made, and keys
+// Two questions are asked of a Ring. PublicKey, or Collect for many, is about an event: the key must have been valid when the event says it was made, and keys
 // that a server has retired count up to their end. RequestKey is about a request that is going on: only a current key of a server counts,
 // and an old one never does.
 //
-// Keys come from the server itself over TLS. Where it may not be asked, or does not answer, the servers that have talked to us last are asked
-// for them as notaries, for events only: one of them has brought the event. What a notary says never replaces what the server itself has said. The same key ID with other bytes is another key: the old bytes
-// keep the period that has passed, and it is an alarm. No answer makes a key valid for longer than a week.
+// Keys come from the server itself over TLS. Where it may not be asked, or does not answer, notaries are asked, for events only: who has brought
+// the events, and the servers that have talked to us last. Collect asks them about many servers at once. What a notary says never replaces
+// what the server itself has said. The same key ID with other bytes is another key: the old bytes keep the period that has passed, and it
+// is an alarm. No answer makes a key valid for longer than a week.
 //
 // Fetching is bounded: nothing is asked of a server that Allowed does not allow; one question per server at a time; a few per server and
 // minute, fewer after failures; a few per second altogether. Memory holds the most recently used servers, the database a bounded number of
