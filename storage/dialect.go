@@ -58,7 +58,7 @@ func bulkSize(n int) int {
 
 // insertion is rows for one table.
 type insertion struct {
-	// head is `INSERT INTO t (...)`, types the SQL types of its columns, tail what follows the rows.
+	// head is `INSERT INTO t (...)` or what else can stand before a SELECT, types the SQL types of its columns, tail what follows the rows.
 	head  string
 	types []string
 	tail  string

@@ -33,8 +33,9 @@ const (
 		SELECT l.pos, l.backfill, l.epoch, r.room_num, r.head, r.extremities, r.depth, r.state_root, r.last_pos, r.state_pos FROM log_position l
 		LEFT JOIN (SELECT DISTINCT n.room_num FROM (SELECT e.room_num FROM events e WHERE e.pos > $1 ORDER BY e.pos LIMIT %d) AS n) AS m ON TRUE
 		LEFT JOIN LATERAL (SELECT * FROM rooms WHERE rooms.room_num = m.room_num OFFSET 0) AS r ON TRUE WHERE l.id = 1`
-	raiseTurnSQL  = `INSERT INTO log_position (id, pos, backfill, epoch)`
-	raiseTurnTail = `ON CONFLICT (id) DO UPDATE SET pos = excluded.pos, backfill = excluded.backfill WHERE log_position.pos = excluded.epoch RETURNING pos`
+	// The row is raised only from where it was at the turn.
+	raiseTurnSQL  = `UPDATE log_position AS l SET pos = n.column1, backfill = n.column2 FROM (`
+	raiseTurnTail = `) AS n WHERE l.id = 1 AND l.pos = n.column3 AND l.backfill = n.column4 RETURNING l.pos`
 )
 
 func turnSQL() string { return fmt.Sprintf(prepareTurnSQL, turnReach) }
@@ -183,7 +184,7 @@ func failRoom(batch []*job, room matrix.RoomID, err error) []*job {
 func (tx *Tx) reserve(forward, back int64) (last, lastBack int64, counter insertion) {
 	t := tx.turn
 	last, lastBack = t.pos+forward, t.backfill+back
-	row := []any{int64(1), last, lastBack, t.pos}
+	row := []any{last, lastBack, t.pos, t.backfill}
 	return last, lastBack, insertion{raiseTurnSQL, []string{"BIGINT", "BIGINT", "BIGINT", "BIGINT"}, raiseTurnTail, [][]any{row}, func(int64) {
 		if forward > 0 {
 			tx.first, tx.last = t.pos+1, last

@@ -173,6 +173,23 @@ func TestTurn_BesideAnOlderVersion(t *testing.T) {
 	}
 }
 
+// Such a node has taken numbers for history only, which the position does not show.
+func TestTurn_BesideHistoryOfAnOlderVersion(t *testing.T) {
+	t.Parallel()
+	db, raw := beside(t)
+	release := hold(t, raw, `UPDATE log_position SET backfill = backfill + 5 WHERE id = 1`)
+	wait, err := db.Pending(context.Background(), newChain("!a:acme.example").next(t, "m.test", nil, `{}`))
+	must(t, err)
+	blocked(t, raw)
+	release()
+	must(t, wait())
+	var pos, backfill int64
+	must(t, raw.QueryRow(`SELECT pos, backfill FROM log_position`).Scan(&pos, &backfill))
+	if pos != 1 || backfill != 5 {
+		t.Errorf("the log is at %d, and history at %d; want 1 and 5", pos, backfill)
+	}
+}
+
 // What a node remembers of a room may be out of date. It is not held against what was built on the newest head.
 func TestTurn_NewestHeadIsNeverRefused(t *testing.T) {
 	t.Parallel()
