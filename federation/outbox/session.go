@@ -255,6 +255,7 @@ func (s *session) keepParting(d *destination) {
 		d.row.Sending, d.row.Newest = 0, false
 	}
 	d.queue, d.scan, d.ephemeral, d.behind, d.row.Behind = kept, nil, nil, false, false
+	d.drop = max(d.drop, s.pos) // the EDUs are none of what is kept
 	if len(kept) == 0 && d.sending == nil {
 		s.forget(d)
 		return

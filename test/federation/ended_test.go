@@ -228,3 +228,34 @@ func TestR357_NothingOfAnEndedPartnerStays(t *testing.T) {
 		}
 	}
 }
+
+// What waits for a partner that is away when it ceases to be one is not there any more, and does not go out when the server is back.
+func TestR357_NothingWaitsForAnEndedPartner(t *testing.T) {
+	t.Parallel()
+	each(t, 2, func(t *testing.T, f *hstest.Federation) {
+		one, two := f.Servers[0], f.Servers[1]
+		partner(t, one, "approve", "two.example")
+		anna, bob := one.User("anna"), two.User("bob")
+		room := anna.CreateRoom(object{"preset": "public_chat"})
+		bob.Must("POST", via(room, one), object{})
+		bob.Send(room, "here")
+		anna.Until("bob's words", has(room, "here"))
+		two.Stop()
+		anna.Send(room, "canary message")
+		anna.Must("PUT", "/sendToDevice/org.example.r357/t", object{"messages": object{string(bob.ID): object{bob.DeviceID: object{"text": "canary to the device"}}}})
+		if rows(t, one, "canary to the device")["outbox_edus"] == "" {
+			t.Error("nothing waits for the partner")
+		}
+		partner(t, one, "end", "two.example")
+		await(t, "what waits to be forgotten", func() bool { return rows(t, one, "two.example")["outbox_edus"] == "" })
+		two.Restart()
+		bob = bob.On(two)
+		seen := ""
+		bob.Must("PUT", "/sendToDevice/org.example.r357/self", object{"messages": object{string(bob.ID): object{bob.DeviceID: object{"text": "own"}}}})
+		bob.Until("bob's own message", func(a hstest.Answer) bool { seen += string(a.Raw); return strings.Contains(seen, `"own"`) })
+		seen += string(bob.Sync(3 * time.Second).Raw)
+		if strings.Contains(seen, "canary") {
+			t.Errorf("it was sent to a former partner: %.500s", seen)
+		}
+	})
+}
