@@ -44,52 +44,30 @@ func memoryCeiling(read func(string) ([]byte, error)) int64 {
 }
 
 const (
-	// memoryLook is how often it is looked how busy the server is, busyBytes how much is allocated in that time at least while it is.
-	memoryLook = time.Second
-	busyBytes  = 16 << 20
-	// calmLooks is how many looks it has to have little to do before memory is given back, calmBytes how much is allocated in all of
-	// them at most, wasteBytes what is worth the work.
-	calmLooks  = 10
+	// calmLook is how often it is looked whether memory can be given back, calmBytes how much is allocated in that time at most while the
+	// server has little to do, wasteBytes what is worth the work.
+	calmLook   = 10 * time.Second
 	calmBytes  = 32 << 20
 	wasteBytes = 12 << 20
-	// spareBytes is what the heap may grow by between two collections while the server is busy, where twice what is in use is less.
-	spareBytes = 192 << 20
 )
 
-// balanceMemory lets the collector run seldom while there is much to do, and gives the system back what a burst of requests has left when it
-// is over: the collector alone keeps it for the next one. By itself it would run many times a second on a small heap, and take a tenth of
-// the processor. Who has set GOGC has said how often it shall run.
-func balanceMemory(ctx context.Context) {
-	_, said := os.LookupEnv("GOGC")
-	tick := time.NewTicker(memoryLook)
+// returnMemory gives the system back what a burst of requests has left, when it is over: the collector alone keeps it for the next one.
+func returnMemory(ctx context.Context) {
+	tick := time.NewTicker(calmLook)
 	defer tick.Stop()
-	last := readMemory()
-	before, calm, percent := last, false, 100
-	for n := 1; ; n++ {
+	before, calm := readMemory(), false
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		now := readMemory()
-		want := percent
-		if now.allocated-last.allocated >= busyBytes {
-			want = now.percent()
+		was := calm
+		if calm = now.allocated-before.allocated < calmBytes; calm && (!was || now.waste() > wasteBytes) {
+			debug.FreeOSMemory()
 		}
-		if last = now; n%calmLooks == 0 {
-			was := calm
-			if calm = now.allocated-before.allocated < calmBytes; calm {
-				want = 100
-			}
-			if calm && (!was || now.waste() > wasteBytes) {
-				debug.FreeOSMemory()
-			}
-			before = now
-		}
-		if want != percent && !said {
-			debug.SetGCPercent(want)
-			percent = want
-		}
+		before = now
 	}
 }
 
@@ -106,6 +84,3 @@ func readMemory() memoryUse {
 
 // waste is what is free, and what the next collection will find of what was made since the last one.
 func (m memoryUse) waste() uint64 { return m.objects - min(m.live, m.objects) + m.free }
-
-// percent is GOGC for a busy server.
-func (m memoryUse) percent() int { return int(min(400, max(100, spareBytes*100/max(m.live, 1)))) }

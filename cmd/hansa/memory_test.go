@@ -56,13 +56,3 @@ func TestReadMemory(t *testing.T) {
 		t.Errorf("there is waste right after it was given back: %+v", now)
 	}
 }
-
-// A small heap is given room, a large one no more than it would have.
-func TestMemoryUse_Percent(t *testing.T) {
-	t.Parallel()
-	for live, want := range map[uint64]int{0: 400, 20 << 20: 400, 96 << 20: 200, 192 << 20: 100, 4 << 30: 100} {
-		if got := (memoryUse{live: live}).percent(); got != want {
-			t.Errorf("%d MiB in use: %d, want %d", live>>20, got, want)
-		}
-	}
-}
