@@ -17,6 +17,7 @@ type queue struct {
 	events  int    // in patient
 	since   time.Time
 	last    time.Time // when some were last taken
+	hurry   bool      // nothing waits here: other nodes write, too
 	taking  bool      // the batch that is being made has them
 }
 
@@ -83,7 +84,7 @@ func (q *queue) add(batch []*job, j *job) []*job {
 	switch {
 	case j.ap == nil || q.taking:
 		return append(batch, j)
-	case j.ap.Patient:
+	case j.ap.Patient && !q.hurry:
 		if len(q.patient) == 0 {
 			q.since = time.Now()
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"time"
 
 	"hansa/matrix"
 )
@@ -18,9 +17,6 @@ type turn struct{ pos, backfill, epoch int64 }
 
 // turnReach is how many events the statement that begins a turn looks at.
 const turnReach = 1024
-
-// turnsApart is the shortest time between two turns of a node while others write, too: a turn costs the same however much is written at it.
-const turnsApart = 4 * time.Millisecond
 
 const (
 	// The settings are for the one statement: others may have to scan. It is planned once for a connection; to plan it costs more than to
@@ -73,6 +69,7 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 	}
 	maps.Copy(w.moved, heads)
 	w.turn, w.shared, w.seen = t, t.pos > since, t.pos
+	w.queue.hurry = true // what waits would find its room moved on by another node
 	return nil
 }
 

@@ -261,7 +261,7 @@ func TestAppend_Patient(t *testing.T) {
 		if t.Failed() {
 			return
 		}
-		if a, b, c, d := same.Stored[0].Pos, next.Stored[0].Pos, last.Stored[0].Pos, other.Stored[0].Pos; !(a < b && b < c && c < d) {
+		if a, b, c, d := same.Stored[0].Pos, next.Stored[0].Pos, last.Stored[0].Pos, other.Stored[0].Pos; !(a < b && b < c) || db.Name() == "sqlite" && c > d { // on PostgreSQL nothing waits: another node could move the room meanwhile
 			t.Errorf("positions: same %d, next %d, urgent %d, other %d; want them in this order", a, b, c, d)
 		}
 	})

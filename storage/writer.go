@@ -164,9 +164,6 @@ type manner struct {
 func (w *writer) run(batch []*job, open bool) error {
 	var how manner
 	for try := 0; len(batch) > 0; {
-		if open && w.shared {
-			time.Sleep(turnsApart - time.Since(w.began))
-		}
 		if err := w.begin(context.Background()); err != nil {
 			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 			finish(batch, err)
