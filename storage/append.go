@@ -84,7 +84,7 @@ type Append struct {
 	// nodes that write into one room are not in each other's way. It runs inside the transaction, perhaps several times.
 	Rebase func(Head) error
 
-	// Patient is set where it does not matter when it is written, within some tens of milliseconds: see queue.go.
+	// Patient is set where it does not matter when it is written, within some tens of milliseconds (SQLite): see queue.go.
 	Patient bool
 
 	// Results, set when Append returns without error.

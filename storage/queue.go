@@ -10,14 +10,13 @@ const (
 
 // queue is what waits for the writer, and belongs to its goroutine. Appends that can wait are written together, each patientApart or where
 // nothing else has to be written: so what many servers send into many rooms is a commit now and then, and a commit is not what somebody
-// who writes a message meets.
+// who writes a message meets. On PostgreSQL nothing waits: another node could move the room on each time.
 type queue struct {
 	db      *DB
 	patient []*job // appends that can wait, in their order
 	events  int    // in patient
 	since   time.Time
 	last    time.Time // when some were last taken
-	hurry   bool      // nothing waits here: other nodes write, too
 	taking  bool      // the batch that is being made has them
 }
 
@@ -84,7 +83,7 @@ func (q *queue) add(batch []*job, j *job) []*job {
 	switch {
 	case j.ap == nil || q.taking:
 		return append(batch, j)
-	case j.ap.Patient && !q.hurry:
+	case j.ap.Patient && q.db.d.singleWriter:
 		if len(q.patient) == 0 {
 			q.since = time.Now()
 		}

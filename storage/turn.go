@@ -68,8 +68,7 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 		w.moved = map[int64]Head{}
 	}
 	maps.Copy(w.moved, heads)
-	w.turn, w.shared, w.seen = t, t.pos > since, t.pos
-	w.queue.hurry = true // what waits would find its room moved on by another node
+	w.turn, w.seen = t, t.pos
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"hansa/matrix"
 )
@@ -120,9 +119,6 @@ type writer struct {
 	moved map[int64]Head
 	// turn is that of the transaction which was begun; nil on SQLite, where nobody else writes.
 	turn *turn
-	// shared tells that another node has written since the last turn, began when this one last had it.
-	shared bool
-	began  time.Time
 }
 
 // canRebase tells whether something that goes into a room can be put on another head.
@@ -170,7 +166,7 @@ func (w *writer) run(batch []*job, open bool) error {
 			finish(w.queue.rest(), err)
 			return err
 		}
-		if w.began = time.Now(); open {
+		if open {
 			batch, open = w.queue.fill(batch), false
 		}
 		errs, err := w.try(batch, how)

@@ -17,7 +17,7 @@ const (
 	// maxTogether is how many events of several requests are taken into a room in one commit.
 	maxTogether = 256
 	// maxTakes is how often foreign events are judged anew because another node was faster. It is generous: they do not come again.
-	maxTakes = 400
+	maxTakes = 80
 	// takeTimeout is how long that may take: one request that is given up does not end it for the others.
 	takeTimeout = time.Minute
 )
