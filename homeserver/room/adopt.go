@@ -466,10 +466,43 @@ func (a *adoption) also(reentry bool) (func(*storage.Tx) error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parents of the join: %w", err)
 	}
+	beyond, err := a.beyond()
+	if err != nil {
+		return nil, fmt.Errorf("what the join follows: %w", err)
+	}
+	missing = append(missing, beyond...)
 	return func(tx *storage.Tx) error {
 		if err := tx.AddMissingParents(a.join.ID, missing); err != nil || !reentry {
 			return err
 		}
 		return tx.Announce(storage.NoticeState, string(a.RoomID))
 	}, nil
+}
+
+// beyond is what the join follows by way of events that nobody sees, and that is not stored: what was missing below them was no part of the room's
+// history before.
+func (a *adoption) beyond() (missing []matrix.EventID, err error) {
+	seen := map[matrix.EventID]bool{}
+	for todo := a.join.PrevEvents; len(todo) > 0 && len(seen) < maxHiddenWalk; {
+		var found map[matrix.EventID]*storage.Event
+		if err := a.s.DB.Read(a.ctx, func(tx *storage.Tx) (err error) { found, err = tx.LoadEvents(todo); return err }); err != nil {
+			return nil, err
+		}
+		var next []matrix.EventID
+		for _, id := range todo {
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			p := found[id]
+			if (p == nil || p.Flags&storage.Outlier != 0) && !slices.Contains(a.join.PrevEvents, id) {
+				missing = append(missing, id)
+			}
+			if p != nil && p.Flags&(storage.Rejected|storage.SoftFailed|storage.Withheld) != 0 {
+				next = append(next, p.PrevEvents...)
+			}
+		}
+		todo = next
+	}
+	return missing, nil
 }

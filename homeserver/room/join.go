@@ -48,6 +48,11 @@ func (j *judgement) store() (err error) {
 			return err
 		}
 	}
+	if j.a.backfilled && !joins && j.gaps[e.ID] == "" {
+		if _, err := j.replaced(); err != nil { // for what lies beyond
+			return err
+		}
+	}
 	if err := j.awaited(a); err != nil {
 		return err
 	}

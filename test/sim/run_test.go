@@ -36,6 +36,7 @@ func TestConverges(t *testing.T) {
 		for i := range uint64(50) {
 			jobs = append(jobs, job{versions[i%uint64(len(versions))], i})
 		}
+		jobs = append(jobs, once...)
 	default:
 		for i := range seeds {
 			for _, v := range versions {
@@ -49,6 +50,11 @@ func TestConverges(t *testing.T) {
 		o.report(t)
 	}
 	t.Logf("seeds that agreed, and what they did:\n%s", p.summary())
+}
+
+// once are seeds that did not agree before something was mended.
+var once = []job{
+	{"6", 856}, // one came back to a room by way of a server that was not in it any more, and never looked for what it had missed
 }
 
 // A seed says everything: the same one does the same again.
