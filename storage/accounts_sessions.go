@@ -255,7 +255,14 @@ type Seen struct {
 	TS        int64
 }
 
-// PutSeen notes when and from where devices were last used, with one statement for up to 256 of them.
+// RestartDevice notes the login that a device begins anew with: whatever the clock says, it comes after everything before it.
+func (tx *Tx) RestartDevice(s Seen) error {
+	_, err := tx.exec(`UPDATE devices SET last_seen_ip = $3, last_seen_agent = $4, last_seen_ts = $5 WHERE user_id = $1 AND device_id = $2`,
+		dbText(string(s.UserID)), dbText(string(s.DeviceID)), dbText(s.IP), dbText(s.Agent), s.TS)
+	return err
+}
+
+// PutSeen notes when and from where devices were last used, with one statement for up to 256 of them. What is known of a later use stays.
 func (tx *Tx) PutSeen(list []Seen) error {
 	rows := make([][]any, len(list))
 	for i, s := range list {

@@ -185,13 +185,7 @@ func (s *Service) LoginBridged(ctx context.Context, b *Bridge, c Client, r Login
 		replaced, err = s.openSession(tx, p, w.name, c)
 		return err
 	})
-	if replaced {
-		s.cache.drop(id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return p.answer(b.Tenant), nil
+	return s.opened(p, b.Tenant, replaced, err)
 }
 
 // PutBridgedDevice makes a device of a user whom an application service acts as, or renames one that is there.

@@ -116,13 +116,7 @@ func (s *Service) Login(ctx context.Context, tenant matrix.ServerName, c Client,
 		replaced, err = s.openSession(tx, pair, d.name, c)
 		return err
 	})
-	if replaced {
-		s.cache.drop(u.ID)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return pair.answer(u.Tenant), nil
+	return s.opened(pair, u.Tenant, replaced, err)
 }
 
 // identify finds out whom a login is about. An ID that no tenant here can have is not an error: its password is wrong.
@@ -302,12 +296,24 @@ func (s *Service) openSession(tx *storage.Tx, p *pair, name string, c Client) (r
 		err = tx.Announce(storage.NoticeSession, string(t.UserID))
 	}
 	if err == nil {
-		err = tx.PutSeen([]storage.Seen{{UserID: t.UserID, DeviceID: t.DeviceID, IP: c.ip(), Agent: clip(c.UserAgent, 256), TS: now}})
+		err = tx.RestartDevice(storage.Seen{UserID: t.UserID, DeviceID: t.DeviceID, IP: c.ip(), Agent: clip(c.UserAgent, 256), TS: now})
 	}
 	if err != nil {
 		return false, err
 	}
 	return ended > 0, tx.PutTokens(t)
+}
+
+// opened is the end of a login. What is kept in memory of the device from before is forgotten.
+func (s *Service) opened(p *pair, tenant matrix.ServerName, replaced bool, err error) (*LoginAnswer, error) {
+	if replaced {
+		s.cache.drop(p.stored.UserID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.unsee(deviceKey{p.stored.UserID, p.stored.DeviceID})
+	return p.answer(tenant), nil
 }
 
 // Refresh exchanges a refresh token for new tokens. The old one stays good until one of the new ones is used; a token that comes

@@ -3,7 +3,9 @@ package account
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -201,27 +203,42 @@ func (s *Service) Seen(sess *Session, c Client) {
 	if now-last < seenEvery.Milliseconds() && now >= last || !sess.lastSeen.CompareAndSwap(last, now) {
 		return
 	}
+	s.gather(storage.Seen{UserID: sess.UserID, DeviceID: sess.DeviceID, IP: c.ip(), Agent: clip(c.UserAgent, 256), TS: now})
+}
+
+// gather keeps uses until they are written: of each device the latest.
+func (s *Service) gather(list ...storage.Seen) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.seen) < maxSeen {
-		s.seen[deviceKey{sess.UserID, sess.DeviceID}] = storage.Seen{UserID: sess.UserID, DeviceID: sess.DeviceID, IP: c.ip(),
-			Agent: clip(c.UserAgent, 256), TS: now}
+	for _, v := range list {
+		k := deviceKey{v.UserID, v.DeviceID}
+		if old, ok := s.seen[k]; ok && old.TS <= v.TS || !ok && len(s.seen) < maxSeen {
+			s.seen[k] = v
+		}
 	}
 }
 
-// FlushSeen writes when and from where devices were last used.
+// unsee forgets the uses of a device before it logged in again.
+func (s *Service) unsee(device deviceKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.seen, device)
+}
+
+// FlushSeen writes when and from where devices were last used. What could not be written is kept for the next time.
 func (s *Service) FlushSeen(ctx context.Context) error {
 	s.mu.Lock()
-	list := make([]storage.Seen, 0, len(s.seen))
-	for _, v := range s.seen {
-		list = append(list, v)
-	}
+	list := slices.Collect(maps.Values(s.seen))
 	clear(s.seen)
 	s.mu.Unlock()
 	if len(list) == 0 {
 		return nil
 	}
-	return s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.PutSeen(list) })
+	err := s.DB.Update(ctx, func(tx *storage.Tx) error { return tx.PutSeen(list) })
+	if err != nil {
+		s.gather(list...)
+	}
+	return err
 }
 
 // Invalidate forgets what is kept in memory of a user. It is called for every session and party notice of the log.

@@ -13,7 +13,6 @@ import (
 
 	"hansa/matrix"
 	"hansa/policy"
-	"hansa/storage"
 )
 
 func TestAuthenticate_ReadsNothingWhenWarm(t *testing.T) {
@@ -338,61 +337,6 @@ func TestC169_RefreshTokenReuse(t *testing.T) {
 		}
 		if standing != 1 {
 			t.Errorf("%d of 8 sessions stand, want 1", standing)
-		}
-	})
-}
-
-func TestSeen_IsGatheredAndWrittenLater(t *testing.T) {
-	each(t, nil, nil, func(t *testing.T, k *kit) {
-		ctx := context.Background()
-		k.add(NewUser{ID: anna})
-		by, _ := k.login(anna, nil)
-		seen := func() storage.Device {
-			var d storage.Device
-			must(t, k.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-				d, err = tx.LoadDevice(anna, by.DeviceID)
-				return err
-			}))
-			return d
-		}
-		first := seen()
-		if first.LastSeenIP != "192.0.2.1" || first.LastSeenAgent != "test" || first.LastSeenTS == 0 {
-			t.Errorf("after login: %+v", first)
-		}
-		k.pass(time.Minute)
-		k.Seen(by.Session, from("192.0.2.2"))
-		must(t, k.FlushSeen(ctx))
-		if d := seen(); d != first {
-			t.Errorf("a minute later: %+v", d)
-		}
-		k.pass(5 * time.Minute)
-		before := k.DB.Stats().Commits
-		for range 100 {
-			k.Seen(by.Session, from("192.0.2.3"))
-		}
-		must(t, k.FlushSeen(ctx))
-		must(t, k.FlushSeen(ctx))
-		if d := seen(); d.LastSeenIP != "192.0.2.3" || d.LastSeenTS != k.clock().UnixMilli() {
-			t.Errorf("six minutes later: %+v", d)
-		}
-		if n := k.DB.Stats().Commits - before; n != 1 {
-			t.Errorf("%d commits", n)
-		}
-		ctx2, stop := context.WithCancel(ctx)
-		done := make(chan error, 1)
-		go func() { done <- k.Run(ctx2) }()
-		k.pass(5 * time.Minute)
-		k.Seen(by.Session, from("192.0.2.4"))
-		stop()
-		must(t, <-done)
-		if d := seen(); d.LastSeenIP != "192.0.2.4" {
-			t.Errorf("after the server stopped: %+v", d)
-		}
-		k.Seen(by.Session, from("192.0.2.5"))
-		must(t, k.Logout(ctx, by))
-		must(t, k.FlushSeen(ctx))
-		if list, err := k.Devices(ctx, by); err != nil || len(list) != 0 {
-			t.Errorf("a device came back: %v %v", list, err)
 		}
 	})
 }
