@@ -1,6 +1,7 @@
 package clientsync
 
 import (
+	"sort"
 	"sync"
 	"time"
 
@@ -122,15 +123,8 @@ func (b *inbox) accountData(d *storage.AccountData) {
 func (b *inbox) since(pos int64) (news []delivery, more <-chan struct{}, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	lo, hi := 0, len(b.list)
-	for lo < hi {
-		if mid := (lo + hi) / 2; b.list[mid].pos <= pos {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return b.list[lo:len(b.list):len(b.list)], b.changed, pos >= b.floor
+	first := sort.Search(len(b.list), func(i int) bool { return b.list[i].pos > pos })
+	return b.list[first:len(b.list):len(b.list)], b.changed, pos >= b.floor
 }
 
 func (b *inbox) device(id matrix.DeviceID) *device {

@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -249,13 +250,6 @@ func (s *Stream) Read(ctx context.Context, after int64) (entries []storage.Entry
 
 // tail is the part of the ring after a position.
 func (s *Stream) tail(after int64) []storage.Entry {
-	lo, hi := 0, len(s.ring)
-	for lo < hi {
-		if mid := (lo + hi) / 2; s.ring[mid].Pos <= after {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return s.ring[lo:len(s.ring):len(s.ring)]
+	first := sort.Search(len(s.ring), func(i int) bool { return s.ring[i].Pos > after })
+	return s.ring[first:len(s.ring):len(s.ring)]
 }
