@@ -290,7 +290,6 @@ func TestK143_KeyIDReuse(t *testing.T) {
 func TestK145_NotaryPoisoning(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.t = t
-		const notary = matrix.ServerName("notary.example")
 		good, notaryKey := newKey(t), newKey(t)
 		forged := signing.Key{ID: good.ID, Private: newKey(t).Private}
 		other := newKey(t)
