@@ -84,17 +84,23 @@ func (s *Service) tryCreate(ctx context.Context, n NewRoom) (matrix.RoomID, erro
 	if n.Also != nil {
 		all.Also = func(tx *storage.Tx) error { return n.Also(tx, l.id) }
 	}
-	if err := s.DB.Append(ctx, all); err != nil {
-		return "", fmt.Errorf("create %s: %w", l.id, err)
-	}
-	l.room = all.Room
-	clear(l.flying)
-	close(l.loaded)
+	l.err = ErrUnknownRoom
 	s.mu.Lock()
 	if _, ok := s.rooms[l.id]; !ok {
-		s.keep(l)
+		s.keep(l) // before others can write into it: the log tells of what they write
 	}
 	s.mu.Unlock()
+	err := s.DB.Append(ctx, all)
+	if err == nil {
+		l.room, l.base, l.err = all.Room, all.Room.Head.LastPos, nil
+		clear(l.flying)
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout) // as in fill
+	defer cancel()
+	s.finish(wait, []*live{l})
+	if err != nil {
+		return "", fmt.Errorf("create %s: %w", l.id, err)
+	}
 	return l.id, nil
 }
 

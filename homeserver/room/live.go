@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -42,14 +43,17 @@ type stateEntry struct {
 // ahead of the database by the events that are being committed.
 type live struct {
 	id      matrix.RoomID
-	loaded  chan struct{}       // closed when load has ended
-	err     error               // of load
+	loaded  chan struct{}       // closed when the room can be used
+	err     error               // of load; written before settled is
 	version *matrix.RoomVersion // set by load
 	gate    *gate               // of foreign events
 	wanted  atomic.Int32        // how many sends of our own users wait for mu
 
 	mu      sync.Mutex
-	gone    bool  // dropped from the cache: load the room again
+	gone    bool // dropped from the cache: load the room again
+	settled bool // set at the end of loading: see settle
+	// missed are events that the log told of while the room was being read: what was read may be older. At most maxMissed.
+	missed  []*storage.Event
 	base    int64 // the position of the newest event when the room was loaded
 	room    *storage.Room
 	rules   *auth.Rules
@@ -73,6 +77,9 @@ type live struct {
 	ends   map[matrix.EventID]statemap.Hash
 }
 
+// maxMissed is how many events may be missed; where there are more the room is read again.
+const maxMissed = 100
+
 // lockFirst locks mu for somebody whom foreign events have to let pass.
 func (l *live) lockFirst() {
 	l.wanted.Add(1)
@@ -92,6 +99,9 @@ func (s *Service) load(ctx context.Context, list []*live) {
 	ids := make([]matrix.RoomID, len(list))
 	for i, l := range list {
 		byID[l.id], ids[i] = l, l.id
+		l.room, l.direct, l.facts, l.crowd = nil, false, nil, nil
+		clear(l.flying)
+		clear(l.ends)
 	}
 	err := s.DB.View(ctx, func(tx *storage.Tx) error {
 		rooms, err := tx.LoadRooms(ids)
@@ -139,6 +149,41 @@ func (l *live) take(r *storage.Room, state []*storage.Event) {
 	for _, e := range state {
 		l.state[e.Key()] = stateEntry{e.Event, e.AuthRank}
 	}
+}
+
+// hear takes note of an event in the log. It reports false where the room does not follow it and has to be loaded again.
+func (l *live) hear(e *storage.Event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.settled {
+		if len(l.missed) <= maxMissed {
+			l.missed = append(l.missed, e)
+		}
+		return true
+	}
+	return l.err != nil || l.follows(e)
+}
+
+// settle ends the loading of a room, when what it was read from may be older than what the log has told of meanwhile: somebody may have got the
+// answer from another node that it is written. It reports false where that is so and the room has to be read again.
+func (l *live) settle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	missed := l.missed
+	l.missed = nil
+	switch {
+	case len(missed) == 0:
+	case len(missed) > maxMissed || errors.Is(l.err, ErrUnknownRoom):
+		return false
+	case l.err == nil:
+		for _, e := range missed {
+			if !l.follows(e) {
+				return false
+			}
+		}
+	}
+	l.settled = true
+	return true
 }
 
 // loadDirect finds out which rooms of two are direct chats: the invitation says so.

@@ -140,6 +140,21 @@ func (s *Service) fill(ctx context.Context, cold []*live) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
 	defer cancel()
 	s.load(ctx, cold)
+	s.finish(ctx, cold)
+}
+
+// finish gives rooms that were read to those who wait for them.
+func (s *Service) finish(ctx context.Context, cold []*live) {
+	var behind []*live
+	for _, l := range cold {
+		if !l.settle() {
+			s.drop(l) // who comes from now on reads it anew; for who came before, what is read next is new enough
+			behind = append(behind, l)
+		}
+	}
+	if len(behind) > 0 {
+		s.load(ctx, behind)
+	}
 	for _, l := range cold {
 		close(l.loaded)
 		if l.err != nil {
@@ -204,16 +219,7 @@ func (s *Service) Refresh(entries []storage.Entry) {
 		if !ok {
 			continue
 		}
-		l := el.Value.(*live)
-		select {
-		case <-l.loaded:
-		default:
-			continue
-		}
-		l.mu.Lock()
-		known := l.err != nil || l.follows(e.Event)
-		l.mu.Unlock()
-		if !known {
+		if l := el.Value.(*live); !l.hear(e.Event) {
 			s.drop(l)
 		}
 	}
