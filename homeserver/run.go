@@ -185,12 +185,11 @@ func (s *Server) serve(ctx context.Context, list []listener) error {
 
 // followCaches makes what is in memory agree with what any node has written.
 func (s *Server) followCaches(ctx context.Context) error {
-	pos := s.Stream.Position()
 	for {
-		if err := s.Stream.Wait(ctx, pos); err != nil {
+		if err := s.Stream.Wait(ctx, s.followed); err != nil {
 			return nil
 		}
-		entries, upto, err := s.Stream.Read(ctx, pos)
+		entries, upto, err := s.Stream.Read(ctx, s.followed)
 		if err != nil {
 			s.log.WithError(err).Warn("caches could not follow the log; trying again")
 			select {
@@ -203,7 +202,7 @@ func (s *Server) followCaches(ctx context.Context) error {
 		for i := range entries {
 			s.follow(ctx, &entries[i])
 		}
-		pos = upto
+		s.followed = upto
 	}
 }
 

@@ -75,6 +75,8 @@ type Server struct {
 	nodes  *nodes
 
 	agreements sync.Mutex // held while those of the database are handed to the policy
+	// followed is how far followCaches has read the log. It begins before anything is read that it keeps up to date.
+	followed int64
 
 	log     *logrus.Entry
 	now     func() time.Time
@@ -118,6 +120,7 @@ func New(ctx context.Context, cfg *config.Config, d Deps) (s *Server, err error)
 		Registerer: s.Metrics}); err != nil {
 		return nil, err
 	}
+	s.followed = s.Stream.Position()
 	if err := s.build(ctx, d); err != nil {
 		return nil, errors.Join(err, s.DB.Close())
 	}

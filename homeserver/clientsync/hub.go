@@ -29,19 +29,18 @@ type hub struct {
 	online  map[matrix.UserID]*inbox
 	byRoom  map[matrix.RoomID]map[*inbox]struct{} // who is joined there
 	started chan struct{}
+	start   sync.Once // closes started
 	// progress is closed and replaced whenever pos grows.
 	progress chan struct{}
 }
 
+// newHub makes a hub that reads the log from where it is now: what the caches read from now on may be as old as that.
 func newHub(s *Service) *hub {
-	return &hub{s: s, online: map[matrix.UserID]*inbox{}, byRoom: map[matrix.RoomID]map[*inbox]struct{}{}, started: make(chan struct{}), progress: make(chan struct{})}
+	return &hub{s: s, pos: s.Stream.Position(), online: map[matrix.UserID]*inbox{}, byRoom: map[matrix.RoomID]map[*inbox]struct{}{}, started: make(chan struct{}), progress: make(chan struct{})}
 }
 
 func (h *hub) run(ctx context.Context) error {
-	h.mu.Lock()
-	h.pos = h.s.Stream.Position()
-	h.mu.Unlock()
-	close(h.started)
+	h.start.Do(func() { close(h.started) })
 	lastSweep := h.s.Now()
 	var watch sync.WaitGroup
 	defer watch.Wait()
