@@ -258,7 +258,7 @@ func TestEncryption(t *testing.T) {
 		query := func(want ...string) hstest.Answer {
 			t.Helper()
 			var a hstest.Answer
-			for deadline := time.Now().Add(20 * time.Second); ; {
+			for deadline := time.Now().Add(time.Minute); ; {
 				a = bob.Must("POST", "/keys/query", object{"device_keys": object{string(anna.ID): []string{}}})
 				found, _ := a.Get("device_keys", string(anna.ID)).(object)
 				if len(found) == len(want) || time.Now().After(deadline) {
