@@ -184,11 +184,11 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 	re := regexp.MustCompile(args[0])
 	var out string
 	start := time.Now()
-	if !poll(10*time.Second, func() bool {
+	if !poll(time.Minute, func() bool {
 		out, _ = capture(ts, args[1:]) // it may fail until it succeeds
 		return re.MatchString(out)
 	}) {
-		ts.Fatalf("%s does not say %s after ten seconds, but: %s", strings.Join(args[1:], " "), args[0], out)
+		ts.Fatalf("%s does not say %s after a minute, but: %s", strings.Join(args[1:], " "), args[0], out)
 	}
 	ts.Logf("after %s", time.Since(start).Round(time.Millisecond))
 	_, _ = io.WriteString(ts.Stdout(), out)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"hansa/federation/door"
 	"hansa/matrix"
@@ -28,7 +29,7 @@ func (l *log) RecordDecisions(_ context.Context, records []policy.Record) error 
 func newDoor(t testing.TB) (*door.Door, *policy.Engine, *log) {
 	t.Helper()
 	l := &log{}
-	e, err := policy.New(policy.Options{Tenants: []string{"acme.example", "globex.example"}, Recorder: l})
+	e, err := policy.New(policy.Options{Tenants: []string{"acme.example", "globex.example"}, Recorder: l, Deadline: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func (w *world) start(change ...func(*tuning)) {
 // until waits for something to come true.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	end := time.After(30 * time.Second)
+	end := time.After(time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -116,7 +116,7 @@ func (w *world) until(what string, ok func() bool) {
 // flushed waits until a server has everything.
 func (w *world) flushed(to matrix.ServerName) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := w.out.Flush(ctx, acme, to); err != nil {
 		w.t.Fatalf("%s did not get everything: %v", to, err)

@@ -131,7 +131,8 @@ func each(t *testing.T, files map[string]string, change func(*kit, *Deps), fn fu
 
 func engineOptions() policy.Options {
 	at := time.UnixMilli(1_800_000_000_000)
-	return policy.Options{Tenants: []string{string(acme), string(globex), "closed.example"}, Now: func() time.Time { return at }}
+	return policy.Options{Tenants: []string{string(acme), string(globex), "closed.example"}, Now: func() time.Time { return at },
+		Deadline: time.Minute}
 }
 
 // plainEngine is the engine without any rules but the library's, for all tests that need no more.

@@ -323,7 +323,7 @@ func (h *house) roomCount() int {
 // until waits until something holds that a follower brings about.
 func (h *house) until(what string, holds func() bool) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for pos := int64(-1); !holds(); pos = h.stream.Position() {
 		if err := h.stream.Wait(ctx, pos); err != nil {

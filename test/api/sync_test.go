@@ -268,12 +268,12 @@ func TestSync_LazyLoadsMembers(t *testing.T) {
 	}
 	given := has(a) // members who name the room come at once
 	ben.Send(room, "hi")
-	a = carl.Sync(10*time.Second, "filter", f)
+	a = carl.Sync(30*time.Second, "filter", f)
 	if h := has(a); !h[string(ben.ID)] && !given[string(ben.ID)] {
 		t.Errorf("ben speaks for the first time without his membership: %s", a.Raw)
 	}
 	ben.Send(room, "again")
-	a = carl.Sync(10*time.Second, "filter", f)
+	a = carl.Sync(30*time.Second, "filter", f)
 	if bodies(a.Timeline(room)) != "again" {
 		t.Errorf("carl got %s", a.Raw)
 	}
