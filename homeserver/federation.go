@@ -98,7 +98,7 @@ func (s *Server) buildFederation(d Deps, receipts *ephemeral.Receipts, proxies [
 		federation.EDUReceipt:    receipts.Receive,
 	}
 	s.Federation = fedserver.New(fedserver.Deps{Rooms: s.Rooms, Door: s.Door, Keys: s.Ring, Ingest: s.Rooms.Admit, Outside: s.Members.ReceiveOutside, EDUs: edus, Members: s.Members,
-		Devices: s.Keys, Directory: s.Directory, Profiles: s.Accounts, Media: s.Media, Heard: s.Outbox.Hear,
+		Devices: s.Keys, Directory: s.Directory, Profiles: s.Accounts, Media: s.Media, Heard: func(origin matrix.ServerName) { s.Client.Hear(origin); s.Outbox.Hear(origin) },
 		Address: func(r *http.Request) netip.Addr { return clientapi.AddressOf(r, proxies) },
 		Tenants: s.fedTenants(), Limits: s.Config.Limits.Enabled, Version: d.Version, Log: d.Log, Registerer: s.Metrics, Now: d.Now})
 }

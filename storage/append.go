@@ -57,6 +57,12 @@ type NewEvent struct {
 	DecisionID      string
 	// Promoted marks an event that is stored as an outlier and gets its place now.
 	Promoted bool
+	// Missing are events that it follows and that are not stored. Seen is an event of the head that follows them by way of this one; empty
+	// where there is none, or it is this one.
+	Missing []matrix.EventID
+	Seen    matrix.EventID
+	// Ahead is how many positions before the event are left to what is missing, so that it gets its place when it comes: a hole.
+	Ahead int64
 }
 
 // Redaction takes the content of a stored event away.
@@ -84,6 +90,8 @@ type Append struct {
 	// nodes that write into one room are not in each other's way. It runs inside the transaction, perhaps several times.
 	Rebase func(Head) error
 
+	// Hole is the hole that backfilled events belong to. Those for which there is no room in it, or with NoHole, come before everything else.
+	Hole Hole
 	// Patient is set where it does not matter when it is written, within some tens of milliseconds (SQLite): see queue.go.
 	Patient bool
 
@@ -116,19 +124,23 @@ const (
 // moved are the heads of rooms that other nodes have written into.
 func (tx *Tx) appendAll(list []*Append, moved map[int64]Head) error {
 	var forward, back int64
+	b := &appendBatch{tx: tx, now: tx.nowMS(), holes: map[*Append]int64{}}
 	for _, a := range list {
+		if err := b.findHole(a); err != nil {
+			return err
+		}
 		for i := range a.Events {
-			if a.Events[i].Flags&(Outlier|Backfilled) != 0 {
+			switch {
+			case a.Events[i].Flags&(Outlier|Backfilled) == 0:
+				forward += 1 + a.Events[i].Ahead
+			case a.Events[i].Flags&Outlier != 0 || b.holes[a] == 0:
 				back++
-			} else {
-				forward++
 			}
 		}
 	}
 	if err := rebase(list, moved); err != nil {
 		return err
 	}
-	b := &appendBatch{tx: tx, now: tx.nowMS()}
 	var last, lastBack int64
 	if tx.turn != nil {
 		last, lastBack, b.counter = tx.reserve(forward, back)
@@ -152,6 +164,8 @@ type appendBatch struct {
 	tx             *Tx
 	now            int64
 	next, nextBack int64
+	holes          map[*Append]int64 // where the events of an append go that belong into a hole: from there down
+	missing        [][]any
 	counter        insertion // raises the position, where it was not raised yet
 	rooms          []*Append // the last append of each room, the first one's expected head in expect
 	expect         map[matrix.RoomID]string
@@ -213,10 +227,19 @@ func (b *appendBatch) event(a *Append, n *NewEvent) {
 	e := n.Event
 	se := &Event{Event: e, Flags: n.Flags, StateRoot: n.StateRoot, Replaces: n.Replaces, DeviceID: n.DeviceID, TxnID: n.TxnID,
 		DecisionID: n.DecisionID, ReceivedTS: b.now, AuthRank: n.AuthRank}
-	if n.Flags&(Outlier|Backfilled) != 0 {
+	floor := NoHole
+	switch {
+	case n.Flags&(Outlier|Backfilled) == Backfilled && b.holes[a] != 0:
+		se.Pos, floor = b.holes[a], a.Hole
+		b.holes[a]--
+	case n.Flags&(Outlier|Backfilled) != 0:
 		se.Pos = b.nextBack
 		b.nextBack--
-	} else {
+	default:
+		if n.Ahead > 0 {
+			floor = Hole(b.next)
+		}
+		b.next += n.Ahead
 		se.Pos = b.next
 		b.next++
 		if !n.Flags.Hidden() {
@@ -226,6 +249,12 @@ func (b *appendBatch) event(a *Append, n *NewEvent) {
 	}
 	a.Stored = append(a.Stored, se)
 	b.stored[e.ID] = se
+	for _, p := range n.Missing {
+		b.missing = append(b.missing, []any{string(p), string(e.ID), a.num, int64(floor)})
+		if n.Seen != "" && n.Seen != e.ID {
+			b.missing = append(b.missing, []any{string(p), string(n.Seen), a.num, int64(floor)})
+		}
+	}
 	if n.Promoted {
 		b.promoted = append(b.promoted, e.ID)
 	}
@@ -311,6 +340,9 @@ func (b *appendBatch) flush(list []*Append) error {
 		return err
 	}
 	if err := b.flushState(); err != nil {
+		return err
+	}
+	if err := tx.addMissing(b.missing); err != nil {
 		return err
 	}
 	if err := b.indexAuth(list); err != nil {

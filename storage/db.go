@@ -73,6 +73,8 @@ type DB struct {
 	failing  sync.Once
 	failed   chan struct{} // closed by Fail
 	marks    *Watermark
+	// preferred is how many callers of Prefer there are.
+	preferred atomic.Int64
 }
 
 // patience is how long a reader waits for a connection.
@@ -94,6 +96,8 @@ type conn struct {
 	c     *sql.Conn
 	stmts map[string]*sql.Stmt
 	turns bool // a turn was prepared
+	// preferred is set while no other node writes.
+	preferred bool
 }
 
 // Open opens, checks and migrates a database and starts its writer.

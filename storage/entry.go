@@ -62,11 +62,13 @@ const (
 	Withheld
 	// Outlier events are known only as auth events or state; they have no place in the timeline.
 	Outlier
-	// Backfilled events are history from before this server was in the room.
+	// Backfilled events are history that was fetched later: from before this server was in the room, or from a hole. They are no news.
 	Backfilled
 	// Relayed events came by send_join, send_leave or send_knock: those of another server are sent on to the others in the room by this one,
 	// which let them in; those of our users by the server that they were handed in at.
 	Relayed
+	// Gapped events follow others that were not known when they came: between them and what the room had before there is a hole in its history.
+	Gapped
 )
 
 // Hidden tells whether clients never see the event in a timeline.

@@ -46,9 +46,9 @@ const (
 	// rangeSQL asks for the version of each event's room apart. Joined, PostgreSQL reads all rooms each time where it does not know yet how
 	// few events lie in the range.
 	rangeSQL     = `SELECT ` + eventNameSQL + `, (SELECT r.version FROM rooms r WHERE r.room_num = e.room_num), ` + eventRestSQL
-	logEventsSQL = rangeSQL + ` FROM events e WHERE e.pos > $1 AND e.pos <= $2 ORDER BY e.pos`
+	logEventsSQL = rangeSQL + ` FROM events e WHERE e.pos > $1 AND e.pos <= $2 AND e.flags & 16 = 0 ORDER BY e.pos`
 	newsSQL      = rangeSQL + `, l.pos, l.backfill, l.epoch FROM events e JOIN log_position l ON l.id = 1
-		WHERE e.pos > $1 AND e.pos <= $2 AND NOT e.pos INTSET($3) ORDER BY e.pos`
+		WHERE e.pos > $1 AND e.pos <= $2 AND e.flags & 16 = 0 AND NOT e.pos INTSET($3) ORDER BY e.pos`
 )
 
 // ReadNews reads the events behind a position but for those at the positions that are in memory already, and how far the log goes: in one

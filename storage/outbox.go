@@ -295,7 +295,7 @@ func (tx *Tx) HasServerMember(room matrix.RoomID, server matrix.ServerName, pos 
 // server was in the room; and the event is of a user of the tenant, or of a third server and the tenant has to send it on.
 func concernsSQL() string {
 	tenants := suffixSQL("e.sender", "(':' || CAST($4 AS TEXT))")
-	return ` AND e.pos > $2 AND e.pos <= $3 AND e.pos >= o.since AND (o.until = 0 OR e.pos <= o.until) AND e.flags & 15 = 0 AND (` +
+	return ` AND e.pos > $2 AND e.pos <= $3 AND e.pos >= o.since AND (o.until = 0 OR e.pos <= o.until) AND e.flags & 31 = 0 AND (` +
 		`(e.flags & 32) = 0 AND ` + tenants + ` OR (e.flags & 32) <> 0 AND r.tenant = $4 AND NOT ` + tenants + ` AND NOT ` +
 		suffixSQL("e.sender", "(':' || CAST($1 AS TEXT))") + `) `
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
+	"time"
 
 	"hansa/matrix"
 )
@@ -21,7 +23,7 @@ const turnReach = 1024
 const (
 	// The settings are for the one statement: others may have to scan. It is planned once for a connection; to plan it costs more than to
 	// run it.
-	beginTurnSQL = `BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(5162342481);
+	beginTurnSQL = `%sBEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared(5162342482), pg_advisory_xact_lock(5162342481);
 		SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; EXECUTE hansa_turn(%d); RESET enable_seqscan; RESET plan_cache_mode`
 	// What a turn begins with: the position, and the rooms that others have written into since the last one. It is said so that no plan but
 	// by the keys is possible, however little PostgreSQL knows of the tables when it makes one.
@@ -33,6 +35,51 @@ const (
 	raiseTurnSQL  = `UPDATE log_position AS l SET pos = n.column1, backfill = n.column2 FROM (`
 	raiseTurnTail = `) AS n WHERE l.id = 1 AND l.pos = n.column3 AND l.backfill = n.column4 RETURNING l.pos`
 )
+
+// A node that has preference holds for itself what all others need beside the turn.
+const (
+	preferSQL   = `SELECT pg_advisory_lock(5162342482);`
+	unpreferSQL = `SELECT pg_advisory_unlock(5162342482);`
+	turnColumns = 10
+)
+
+// preferFor is how long a node goes first at most.
+const preferFor = 2 * time.Second
+
+// Prefer keeps all other nodes from writing into the log until end is called, though not for longer than two seconds. It is for somebody whose room
+// others have moved on time and again while it was still being found out what to write. Calling end more than once does nothing.
+func (db *DB) Prefer(ctx context.Context) (end func(), err error) {
+	if db.d.singleWriter {
+		return func() {}, nil
+	}
+	db.preferred.Add(1)
+	turn := func(ctx context.Context) error { return db.UpdateShared(ctx, func(*Tx) error { return nil }) }
+	var once sync.Once
+	give := func() {
+		once.Do(func() {
+			if db.preferred.Add(-1) == 0 {
+				go func() { _ = turn(context.Background()) }() // else the next one gives it back, or the end of the connection
+			}
+		})
+	}
+	if err := turn(ctx); err != nil {
+		give()
+		return nil, err
+	}
+	late := time.AfterFunc(preferFor, give)
+	return func() { late.Stop(); give() }, nil
+}
+
+// preference is the statement with which a turn begins where the node has, or has no more, preference.
+func (w *writer) preference() (sql string, want bool) {
+	switch want = w.db.preferred.Load() > 0; {
+	case want && !w.c.preferred:
+		sql = preferSQL
+	case !want && w.c.preferred:
+		sql = unpreferSQL
+	}
+	return sql, want
+}
 
 func turnSQL() string { return fmt.Sprintf(prepareTurnSQL, turnReach) }
 
@@ -56,8 +103,10 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 	if since == 0 {
 		since = then.Pos
 	}
-	t, heads, err := w.readTurn(ctx, fmt.Sprintf(beginTurnSQL, since))
+	prefer, preferred := w.preference()
+	t, heads, err := w.readTurn(ctx, fmt.Sprintf(beginTurnSQL, prefer, since))
 	if err == nil {
+		c.preferred = preferred
 		err = db.marks.compare(then, t.pos, t.backfill, t.epoch)
 	}
 	if err != nil {
@@ -87,8 +136,8 @@ func (w *writer) readTurn(ctx context.Context, q string) (t *turn, heads map[int
 			return nil, nil, err
 		}
 		for rows.Next() {
-			if len(columns) == 1 {
-				continue // the lock
+			if len(columns) < turnColumns {
+				continue // the locks
 			}
 			t = &turn{}
 			if err := scanMoved(rows, t, heads); err != nil {

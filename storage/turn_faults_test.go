@@ -439,3 +439,43 @@ func TestClose_NobodyWaitsForEver(t *testing.T) {
 		t.Errorf("update: %v, want ErrUnavailable", err)
 	}
 }
+
+// A node that goes first keeps the others from writing, and not itself, until it is done; or else for a short time.
+func TestPrefer(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	url := storagetest.URL(t, "postgres")
+	one, two := storagetest.Open(t, storage.Options{URL: url}), storagetest.Open(t, storage.Options{URL: url})
+	raw, err := sql.Open("postgres", url)
+	must(t, err)
+	t.Cleanup(func() { _ = raw.Close() })
+	for _, ends := range []bool{true, false} {
+		name := fmt.Sprint(ends)
+		here, there := newChain("!here"+name+":acme.example"), newChain("!there"+name+":acme.example")
+		end, err := one.Prefer(ctx)
+		must(t, err)
+		again, err := one.Prefer(ctx)
+		must(t, err)
+		first := there.next(t, "m.test", nil, `{}`)
+		done := make(chan error, 1)
+		go func() { done <- two.Append(ctx, first) }()
+		blocked(t, raw)
+		var last *storage.Append
+		for range 20 {
+			last = here.next(t, "m.test", nil, `{}`)
+			must(t, one.Append(ctx, last))
+			here.room = last.Room
+			if again(); !ends {
+				break
+			}
+		}
+		if ends {
+			end()
+		}
+		must(t, <-done)
+		if a, b := last.Stored[0].Pos, first.Stored[0].Pos; a > b {
+			t.Errorf("ended %t: the other node wrote at %d, before this one at %d", ends, b, a)
+		}
+		must(t, one.Append(ctx, newChain("!later"+name+":acme.example").next(t, "m.test", nil, `{}`)))
+	}
+}

@@ -23,6 +23,7 @@ type circuit struct {
 type outage struct {
 	failures int
 	until    time.Time
+	heard    bool // of the server, since it failed last
 }
 
 func newCircuit() *circuit { return &circuit{down: map[matrix.ServerName]outage{}} }
@@ -45,7 +46,18 @@ func (c *circuit) failed(server matrix.ServerName, now time.Time) {
 	}
 	o.until = now.Add(min(minOpen<<min(o.failures, 5), maxOpen))
 	o.failures++
+	o.heard = false
 	c.down[server] = o
+}
+
+// hear lets a server be tried again, once after each failure: it made a request, and is there.
+func (c *circuit) hear(server matrix.ServerName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o, ok := c.down[server]; ok && !o.heard {
+		o.heard, o.until = true, time.Time{}
+		c.down[server] = o
+	}
 }
 
 func (c *circuit) answered(server matrix.ServerName) {
@@ -65,6 +77,9 @@ func (c *circuit) sweep(now time.Time) {
 		clear(c.down)
 	}
 }
+
+// Hear tells that a server has just made a request: if it could not be reached a moment ago, it is tried again all the same.
+func (c *Client) Hear(server matrix.ServerName) { c.circuit.hear(server) }
 
 // Reachable tells whether a server is worth trying now: whether it answered when it was asked last, or that is a while ago.
 func (c *Client) Reachable(server matrix.ServerName) bool { return !c.circuit.open(server, c.Now()) }

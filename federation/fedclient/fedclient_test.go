@@ -299,6 +299,10 @@ func TestCircuit(t *testing.T) {
 	ask(0)
 	w.now.Add(int64(maxOpen))
 	ask(1)
+	ask(0)
+	w.Hear(gone) // it made a request
+	ask(1)
+	ask(0)
 	w.circuit.answered(gone)
 	ask(1)
 	if _, err := w.Version(ctx, acme, far); err != nil {

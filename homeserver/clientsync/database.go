@@ -131,10 +131,14 @@ func (g *gathering) timeline(r *roomNews, events []*storage.Event, limit int, in
 	} else if !incremental && len(events) > 0 {
 		r.limited = !events[0].Is(auth.TypeCreate, "")
 	}
-	if len(events) > 0 {
-		r.prevBatch = events[0].Pos - 1
+	items := newItems(events)
+	if at := afterHole(items); at >= 0 {
+		items, r.limited = items[at:], true
 	}
-	r.timeline = filterTimeline(newItems(events), g.q.Filter, r.id)
+	if len(items) > 0 {
+		r.prevBatch = items[0].Pos - 1
+	}
+	r.timeline = filterTimeline(items, g.q.Filter, r.id)
 }
 
 // visibility leaves out of freshly joined rooms what was sent when the reader might not see it.

@@ -31,6 +31,8 @@ type PageRequest struct {
 	Dir      storage.Direction
 	Limit    int
 	Filter   *filter.RoomEventFilter
+	// across lets the page go on across holes.
+	across bool
 }
 
 // Page is a page of history as JSON events of the client format.
@@ -108,50 +110,67 @@ func pos(e *storage.Event) int64 {
 // maxFetches is how many times other servers are asked for older history before a page is answered.
 const maxFetches = 2
 
-// LoadMessages returns a page of history. It goes on past events that the reader may not see, so that the reader gets to all history, and where
-// what this deployment has of a room ends, it asks other servers for more.
+// LoadMessages returns a page of history. It goes on past events that the reader may not see, so that the reader gets to all history. Where
+// something is missing in what this deployment has of a room, and where that ends, it asks other servers for more.
 //
 // spec: client-server-api#get_matrixclientv3roomsroomidmessages
 func (s *Service) LoadMessages(ctx context.Context, v Viewer, q PageRequest) (*Page, error) {
-	page, at, more, err := s.loadMessages(ctx, v, q)
-	if err != nil || more || q.Dir == storage.Forward || q.To != nil || !s.isMember(ctx, q.Room, v.User) {
+	page, p, err := s.loadMessages(ctx, v, q)
+	switch {
+	case err == nil && p.atHole:
+		return s.fillHole(ctx, v, q, p.hole)
+	case err != nil || p.more || q.Dir == storage.Forward || q.To != nil || !s.isMember(ctx, q.Room, v.User):
 		return page, err
 	}
 	if incomplete, err := s.Rooms.Incomplete(ctx, q.Room); err != nil || !incomplete {
 		return page, err
 	}
 	for range maxFetches {
-		older, err := s.Rooms.Backfill(ctx, q.Room, q.Limit)
+		older, err := s.Rooms.Backfill(ctx, q.Room, storage.NoHole, q.Limit)
 		if err != nil {
 			return nil, err
 		}
-		if page, at, more, err = s.loadMessages(ctx, v, q); err != nil || more || !older {
+		if page, p, err = s.loadMessages(ctx, v, q); err != nil || p.more || !older {
 			return page, err
 		}
 		if len(page.Chunk) > 0 {
 			break
 		}
 	}
-	page.End = Token{Pos: at}.String() // another time there may be more
+	page.End = Token{Pos: p.at}.String() // another time there may be more
 	return page, nil
 }
 
-// loadMessages reads a page of what is stored. at is where the next one begins, more whether there is one.
-func (s *Service) loadMessages(ctx context.Context, v Viewer, q PageRequest) (page *Page, at int64, more bool, err error) {
+// fillHole returns a page that begins at a hole: with what can be had of it, or else with what comes after it.
+func (s *Service) fillHole(ctx context.Context, v Viewer, q PageRequest, hole storage.Hole) (*Page, error) {
+	for n, older := 0, s.isMember(ctx, q.Room, v.User); older && n < maxFetches; n++ {
+		var err error
+		if older, err = s.Rooms.Backfill(ctx, q.Room, hole, q.Limit); err != nil {
+			return nil, err
+		}
+		if page, p, err := s.loadMessages(ctx, v, q); err != nil || !p.atHole {
+			return page, err
+		}
+	}
+	q.across = true
+	return s.LoadMessages(ctx, v, q)
+}
+
+// loadMessages reads a page of what is stored, and tells where it ended.
+func (s *Service) loadMessages(ctx context.Context, v Viewer, q PageRequest) (page *Page, p *paging, err error) {
 	err = s.view(ctx, v, q.Room, errHidden(), func(tx *storage.Tx, c *Contacts) error {
 		last, err := s.access(tx, v, q.Room)
 		if err != nil {
 			return err
 		}
-		p := &paging{s: s, tx: tx, ctx: ctx, v: v, q: q, contacts: c}
+		p = &paging{s: s, tx: tx, ctx: ctx, v: v, q: q, contacts: c}
 		if err := p.run(last); err != nil {
 			return err
 		}
-		at, more = p.at, p.more
 		page, err = p.render()
 		return err
 	})
-	return page, at, more, err
+	return page, p, err
 }
 
 // paging is the reading of one page.
@@ -165,9 +184,11 @@ type paging struct {
 	start    int64
 	at       int64
 	more     bool
-	// exhausted is set where there are no more events in the database on this side.
-	exhausted bool
-	found     []*storage.Event
+	// hole is what the page ends above, with the event at top; atHole is true where it would begin there.
+	hole   storage.Hole
+	top    int64
+	atHole bool
+	found  []*storage.Event
 }
 
 func (p *paging) run(last int64) error {
@@ -187,6 +208,11 @@ func (p *paging) run(last int64) error {
 		p.start = min(p.start, last)
 	}
 	p.at, p.more = p.start, true
+	if p.q.Dir == storage.Backward && !p.q.across {
+		if err := p.findHole(); err != nil || p.atHole {
+			return err
+		}
+	}
 	for scanned := 0; len(p.found) < p.q.Limit && p.more && scanned < maxScan; {
 		want := p.q.Limit - len(p.found) + 10
 		list, err := p.tx.LoadPage(p.q.Room, p.at, p.q.Dir, want)
@@ -194,12 +220,25 @@ func (p *paging) run(last int64) error {
 			return err
 		}
 		p.more = len(list) == want
-		p.exhausted = !p.more
 		scanned += len(list)
 		if err := p.take(list, last); err != nil {
 			return err
 		}
+		if p.hole != storage.NoHole && (p.at < p.top || !p.more) {
+			p.at, p.more = p.top-1, true
+			return nil
+		}
 	}
+	return nil
+}
+
+// findHole finds out where the page ends at the latest, because something is missing there.
+func (p *paging) findHole() error {
+	h, top, ok, err := p.tx.FindHole(p.q.Room, p.start+1)
+	if err != nil || !ok || p.q.To != nil && p.q.To.Pos >= top {
+		return err
+	}
+	p.hole, p.top, p.atHole = h, top, top == p.start+1
 	return nil
 }
 
@@ -213,12 +252,15 @@ func (p *paging) take(list []*storage.Event, last int64) error {
 		return err
 	}
 	for _, e := range list {
+		if p.hole != storage.NoHole && e.Pos < p.top {
+			return nil
+		}
 		if len(p.found) >= p.q.Limit {
-			p.more, p.exhausted = true, false
+			p.more = true
 			return nil
 		}
 		if p.q.To != nil && (p.q.Dir == storage.Backward && e.Pos <= p.q.To.Pos || p.q.Dir == storage.Forward && e.Pos > p.q.To.Pos) || e.Pos > last {
-			p.more, p.exhausted = false, false
+			p.more = false
 			return nil
 		}
 		if p.q.Dir == storage.Backward {

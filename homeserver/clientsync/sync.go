@@ -333,20 +333,17 @@ func (n *news) event(d *delivery) error {
 	return nil
 }
 
-// cut limits the timelines, as the filter says.
+// cut limits the timelines, as the filter says, and where something is missing in them.
 func (n *news) cut(q *Request) {
 	limit := timelineLimit(q.Filter)
 	for _, id := range n.order {
 		r := n.rooms[id]
+		if at := afterHole(r.timeline); at >= 0 {
+			r.drop(at)
+		}
 		r.timeline = filterTimeline(r.timeline, q.Filter, id)
 		if len(r.timeline) > limit {
-			at := len(r.timeline) - limit
-			for _, it := range r.timeline[:at] {
-				if it.StateKey != nil {
-					r.dropped = append(r.dropped, it)
-				}
-			}
-			r.timeline, r.limited = r.timeline[at:], true
+			r.drop(len(r.timeline) - limit)
 		}
 		if len(r.timeline) > 0 {
 			r.prevBatch = r.timeline[0].Pos - 1
@@ -354,6 +351,27 @@ func (n *news) cut(q *Request) {
 			r.prevBatch = n.since
 		}
 	}
+}
+
+// drop lets the timeline begin later.
+func (r *roomNews) drop(at int) {
+	for _, it := range r.timeline[:at] {
+		if it.StateKey != nil {
+			r.dropped = append(r.dropped, it)
+		}
+	}
+	r.timeline, r.limited = r.timeline[at:], true
+}
+
+// afterHole is where a timeline goes on after the newest hole in it, -1 where it has none: a client that gets it as one piece would never ask for
+// what is missing.
+func afterHole(timeline []*item) int {
+	for i := len(timeline) - 1; i >= 0; i-- {
+		if timeline[i].Flags&storage.Gapped != 0 {
+			return i
+		}
+	}
+	return -1
 }
 
 func timelineLimit(f *filter.Filter) int {

@@ -412,6 +412,13 @@ func (a *adoption) begin(room *storage.Room, before *statemap.Hash, depth int64)
 	for _, node := range more {
 		s.nodes.put(node.Hash, node.Data)
 	}
+	if err := a.miss(&join); err != nil {
+		return err
+	}
+	if before != nil && len(join.Missing) > 0 {
+		join.Flags |= storage.Gapped
+		join.Ahead = holeFor(depth, a.join.Depth)
+	}
 	n.Events, n.Nodes = append(n.Events, join), append(nodes, more...)
 	n.State = append(changes, own...)
 	if before != nil {
@@ -425,8 +432,8 @@ func (a *adoption) begin(room *storage.Room, before *statemap.Hash, depth int64)
 		}
 	}
 	n.Head = storage.Head{Name: string(a.join.ID), Extremities: []matrix.EventID{a.join.ID}, Depth: max(depth, a.join.Depth), StateRoot: after}
-	if n.Also, err = a.also(before != nil); err != nil {
-		return err
+	if before != nil {
+		n.Also = func(tx *storage.Tx) error { return tx.Announce(storage.NoticeState, string(a.RoomID)) }
 	}
 	return s.DB.Append(a.ctx, n)
 }
@@ -460,23 +467,18 @@ func (a *adoption) known() (map[matrix.EventID]storage.Flags, error) {
 	return out, err
 }
 
-// also notes what the join follows and is not known, so that history can be fetched from there.
-func (a *adoption) also(reentry bool) (func(*storage.Tx) error, error) {
+// miss notes what the join follows and is not known, so that history can be fetched from there.
+func (a *adoption) miss(join *storage.NewEvent) error {
 	missing, err := a.s.unknown(a.ctx, a.join.PrevEvents, false)
 	if err != nil {
-		return nil, fmt.Errorf("parents of the join: %w", err)
+		return fmt.Errorf("parents of the join: %w", err)
 	}
 	beyond, err := a.beyond()
 	if err != nil {
-		return nil, fmt.Errorf("what the join follows: %w", err)
+		return fmt.Errorf("what the join follows: %w", err)
 	}
-	missing = append(missing, beyond...)
-	return func(tx *storage.Tx) error {
-		if err := tx.AddMissingParents(a.join.ID, missing); err != nil || !reentry {
-			return err
-		}
-		return tx.Announce(storage.NoticeState, string(a.RoomID))
-	}, nil
+	join.Missing = append(missing, beyond...)
+	return nil
 }
 
 // beyond is what the join follows by way of events that nobody sees, and that is not stored: what was missing below them was no part of the room's

@@ -22,12 +22,12 @@ const (
 	backfillTimeout = 10 * time.Second
 )
 
-// Backfill fetches history that lies before what is known of a room, from servers that are in it, and stores it before everything else of
-// the room. It reports whether there may be more. Nothing happens, and there is no more, where no parent of a known event is missing or
-// nobody of ours is in the room. A page that no server has is no error.
+// Backfill fetches history that is missing in a hole, or before everything that is known of a room (NoHole), from servers that are in the room,
+// and stores it there. It reports whether there may be more. Nothing happens, and there is no more, where no parent of a known event is missing
+// or nobody of ours is in the room. A page that no server has is no error.
 //
 // spec: server-server-api#backfilling-and-retrieving-missing-events
-func (s *Service) Backfill(ctx context.Context, id matrix.RoomID, limit int) (more bool, err error) {
+func (s *Service) Backfill(ctx context.Context, id matrix.RoomID, hole storage.Hole, limit int) (more bool, err error) {
 	l, err := s.live(ctx, id)
 	if err != nil {
 		return false, unavailable(err)
@@ -35,7 +35,7 @@ func (s *Service) Backfill(ctx context.Context, id matrix.RoomID, limit int) (mo
 	if s.Remote == nil || !l.inhabited(s) {
 		return false, nil
 	}
-	gaps, err := s.gaps(ctx, id)
+	gaps, err := s.gaps(ctx, id, hole)
 	if err != nil || len(gaps) == 0 {
 		return false, err
 	}
@@ -52,7 +52,7 @@ func (s *Service) Backfill(ctx context.Context, id matrix.RoomID, limit int) (mo
 			s.log.WithError(err).WithField("room_id", id).WithField("destination", from).Debug("history could not be fetched")
 		}
 		if n > 0 {
-			left, err := s.gaps(ctx, id)
+			left, err := s.gaps(ctx, id, hole)
 			return len(left) > 0, err
 		}
 		if ctx.Err() != nil {
@@ -66,14 +66,13 @@ func (s *Service) Backfill(ctx context.Context, id matrix.RoomID, limit int) (mo
 	return false, nil
 }
 
-// gaps are the parents that the room lacks: those of the newest events first.
-func (s *Service) gaps(ctx context.Context, id matrix.RoomID) ([]matrix.EventID, error) {
+// gaps are the events that are missing in a hole: the parents of the newest events first.
+func (s *Service) gaps(ctx context.Context, id matrix.RoomID, hole storage.Hole) (out []storage.Gap, err error) {
 	var gaps []storage.Gap
-	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) { gaps, err = tx.LoadGaps(id, event.MaxPrevEvents); return err })
-	out := make([]matrix.EventID, 0, len(gaps))
+	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) { gaps, err = tx.LoadGaps(id, hole, event.MaxPrevEvents); return err })
 	for _, g := range gaps {
-		if !slices.Contains(out, g.Parent) {
-			out = append(out, g.Parent)
+		if !slices.ContainsFunc(out, func(o storage.Gap) bool { return o.Parent == g.Parent }) {
+			out = append(out, g)
 		}
 	}
 	return out, unavailable(err)
@@ -119,11 +118,15 @@ func (l *live) neighbours(s *Service) (as matrix.ServerName, servers []matrix.Se
 }
 
 // backfill fetches one page of history from a server and stores it. It returns how many events were new.
-func (src *source) backfill(ctx context.Context, gaps []matrix.EventID, limit int) (int, error) {
+func (src *source) backfill(ctx context.Context, gaps []storage.Gap, limit int) (int, error) {
 	if err := src.spend(1); err != nil {
 		return 0, err
 	}
-	raw, err := src.s.Remote.Backfill(ctx, src.as, src.from, src.room, gaps, limit)
+	todo := make([]matrix.EventID, len(gaps))
+	for i, g := range gaps {
+		todo[i] = g.Parent
+	}
+	raw, err := src.s.Remote.Backfill(ctx, src.as, src.from, src.room, todo, limit)
 	if err != nil {
 		return 0, err
 	}
@@ -131,34 +134,39 @@ func (src *source) backfill(ctx context.Context, gaps []matrix.EventID, limit in
 		raw = raw[:2*backfillPage]
 	}
 	events, errs := src.s.parseAll(ctx, src.from, src.l.version, src.room, raw, event.ParseOptions{AnyNumberOfParents: true})
-	byID := map[matrix.EventID]*event.Event{}
+	ids := make([]matrix.EventID, 0, len(events))
 	for i, e := range events {
 		if errs[i] == nil {
-			byID[e.ID] = e
+			ids = append(ids, e.ID)
 		}
-	}
-	// Only what leads back from the gaps is history of the room.
-	found := map[matrix.EventID]*event.Event{}
-	for todo := slices.Clone(gaps); len(todo) > 0; todo = todo[1:] {
-		if e := byID[todo[0]]; e != nil && found[e.ID] == nil {
-			found[e.ID] = e
-			todo = append(todo, e.PrevEvents...)
-		}
-	}
-	ids := make([]matrix.EventID, 0, len(found))
-	for id := range found {
-		ids = append(ids, id)
 	}
 	fresh, err := src.s.unknown(ctx, ids, false)
 	if err != nil || len(fresh) == 0 {
 		return 0, err
 	}
-	list := make([]*arrival, 0, len(fresh))
+	byID := map[matrix.EventID]*event.Event{}
+	for i, e := range events {
+		if errs[i] == nil && slices.Contains(fresh, e.ID) {
+			byID[e.ID] = e
+		}
+	}
+	// Only what leads back from the gaps is history of the room, and what lies beyond known events belongs elsewhere.
+	found := map[matrix.EventID]bool{}
+	for ; len(todo) > 0; todo = todo[1:] {
+		if e := byID[todo[0]]; e != nil && !found[e.ID] {
+			found[e.ID] = true
+			todo = append(todo, e.PrevEvents...)
+		}
+	}
+	var list []*arrival
 	for _, e := range events {
-		if e != nil && found[e.ID] != nil && slices.Contains(fresh, e.ID) {
-			list = append(list, &arrival{e: e, backfilled: true})
+		if e != nil && found[e.ID] {
+			list = append(list, &arrival{e: e, backfilled: true, hole: gaps[0].Hole})
 			delete(found, e.ID)
 		}
+	}
+	if len(list) == 0 {
+		return 0, nil
 	}
 	return src.takeHistory(ctx, inOrder(list))
 }

@@ -16,8 +16,10 @@ import (
 const (
 	// maxTogether is how many events of several requests are taken into a room in one commit.
 	maxTogether = 256
-	// maxTakes is how often foreign events are judged anew because another node was faster. It is generous: they do not come again.
-	maxTakes = 80
+	// maxTakes is how often foreign events are judged anew because another node was faster.
+	maxTakes = 20
+	// overtaken is how often that is left to chance, here and where our own users send: then this node goes first.
+	overtaken = 4
 	// takeTimeout is how long that may take: one request that is given up does not end it for the others.
 	takeTimeout = time.Minute
 )
@@ -90,6 +92,14 @@ func (l *live) enter(ctx context.Context) (leave func(), err error) {
 // take takes events into a room, in the given order and in one commit, perhaps with those of others; each one's result is in it.
 func (s *Service) take(ctx context.Context, id matrix.RoomID, list []*arrival) {
 	for try := 1; ; try++ {
+		if try == overtaken+1 {
+			end, err := s.DB.Prefer(ctx)
+			if err != nil {
+				(&ticket{list: list}).fail(unavailable(err))
+				return
+			}
+			defer end()
+		}
 		t := &ticket{list: list, done: make(chan struct{}), last: try >= maxTakes}
 		l, err := s.live(ctx, id)
 		if err != nil {

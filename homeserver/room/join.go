@@ -64,7 +64,7 @@ func (j *judgement) store() (err error) {
 		return err
 	}
 	j.record(a, joins)
-	self := &storage.Event{Event: a.Events[0].Event, Flags: j.flags, AuthRank: j.rank, StateRoot: j.after, Replaces: n.Replaces, DecisionID: n.DecisionID}
+	self := &storage.Event{Event: a.Events[0].Event, Flags: a.Events[0].Flags, AuthRank: j.rank, StateRoot: j.after, Replaces: n.Replaces, DecisionID: n.DecisionID}
 	j.publish(self, extra)
 	if j.a.outlier {
 		return nil
@@ -99,8 +99,9 @@ func (j *judgement) publish(self *storage.Event, extra map[matrix.EventID]*stora
 func (j *judgement) record(a *storage.Append, joins bool) {
 	b := j.batch
 	if len(b.stored) == 0 {
-		b.all.Room = j.l.room
+		b.all.Room, b.all.Hole = j.l.room, j.a.hole
 	}
+	j.miss(&a.Events[0], joins)
 	b.all.Events = append(b.all.Events, a.Events...)
 	b.all.Nodes = append(b.all.Nodes, a.Nodes...)
 	b.all.State = append(b.all.State, a.State...)
@@ -111,23 +112,6 @@ func (j *judgement) record(a *storage.Append, joins bool) {
 		b.also = append(b.also, a.Also)
 	}
 	id, room := j.e.ID, j.l.id
-	seen := b.gaps[id] // an event that is seen and comes after what is missing
-	if joins || seen == "" && j.a.backfilled {
-		seen = id
-	}
-	if missing := slices.Concat(j.missing, j.beyond); len(missing) > 0 {
-		for _, p := range missing {
-			if b.gaps[p] == "" {
-				b.gaps[p] = seen
-			}
-		}
-		b.also = append(b.also, func(tx *storage.Tx) error {
-			if err := tx.AddMissingParents(id, missing); err != nil || seen == "" || seen == id {
-				return err
-			}
-			return tx.AddMissingParents(seen, missing)
-		})
-	}
 	if _, ok := b.gaps[id]; ok && !j.a.outlier {
 		b.also = append(b.also, func(tx *storage.Tx) error { return tx.FillGap(id) })
 	}
@@ -138,6 +122,34 @@ func (j *judgement) record(a *storage.Append, joins bool) {
 		}
 	}
 }
+
+// miss notes what the event follows and is not stored, and leaves room for it. It comes before the room moves on to the event.
+func (j *judgement) miss(n *storage.NewEvent, joins bool) {
+	b := j.batch
+	if n.Missing = slices.Concat(j.missing, j.beyond); len(n.Missing) == 0 {
+		return
+	}
+	n.Seen = b.gaps[n.Event.ID] // an event that is seen and comes after what is missing
+	if joins || n.Seen == "" && j.a.backfilled {
+		n.Seen = n.Event.ID
+	}
+	for _, p := range n.Missing {
+		if b.gaps[p] == "" {
+			b.gaps[p] = n.Seen
+		}
+	}
+	if !j.a.backfilled {
+		n.Flags |= storage.Gapped
+		n.Ahead = holeFor(j.l.room.Head.Depth, n.Event.Depth)
+	}
+}
+
+// minHole and maxHole are how many positions are kept free for what is missing at least and at most.
+const minHole, maxHole = 256, 16384
+
+// holeFor is how many positions are kept free before an event, for what lies between it and the room's head: as many as there are events if
+// depths tell the truth, and as many again because some stand side by side.
+func holeFor(head, depth int64) int64 { return min(max(depth-head, minHole/2), maxHole/2) * 2 }
 
 // join makes the event an extremity and resolves the current state anew.
 func (j *judgement) join(a *storage.Append) error {

@@ -39,6 +39,7 @@ func (f *facts) Parties(ctx context.Context, users []matrix.UserID) (map[matrix.
 }
 
 type kit struct {
+	url    string // of the database
 	t      testing.TB
 	db     *storage.DB
 	stream *stream.Stream
@@ -87,13 +88,21 @@ func newKit(t testing.TB, database string, files map[string]string) *kit {
 		t.Fatal(err)
 	}
 	k.facts = &facts{engine: k.engine, pools: map[matrix.UserID][]string{}}
-	k.stream, k.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: storagetest.URL(t, database)}, Log: storagetest.Quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = k.db.Close() })
+	k.url = storagetest.URL(t, database)
+	k.stream, k.db = k.open()
 	k.restart()
 	return k
+}
+
+// open opens the database as a node does.
+func (k *kit) open() (*stream.Stream, *storage.DB) {
+	k.t.Helper()
+	s, db, err := stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: k.url}, Log: storagetest.Quiet()})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(func() { _ = db.Close() })
+	return s, db
 }
 
 // restart gives the rooms an empty memory, as after a crash.

@@ -97,7 +97,8 @@ func TestIngest_TwoNodes(t *testing.T) {
 	k := newKit(t, "postgres", partner())
 	id := k.create("12", "public", user("anna"))
 	fred, _ := k.fred(id, "12")
-	other := room.New(room.Deps{DB: k.db, Stream: k.stream, Policy: k.engine, Parties: k.facts, Keys: k.keys, Keyring: k.far, Log: storagetest.Quiet()})
+	stream, db := k.open()
+	other := room.New(room.Deps{DB: db, Stream: stream, Policy: k.engine, Parties: k.facts, Keys: k.keys, Keyring: k.far, Log: storagetest.Quiet()})
 	var all []*event.Event
 	var wg sync.WaitGroup
 	for i, node := range []*room.Service{k.rooms, other, k.rooms, other} {

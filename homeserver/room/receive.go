@@ -74,8 +74,9 @@ type arrival struct {
 	// outlier and stateBefore are as in Incoming.
 	outlier     bool
 	stateBefore []matrix.EventID
-	// backfilled marks history from before this deployment was in the room: it takes part in nothing but the timeline.
+	// backfilled marks history that is fetched later: it takes part in nothing but the timeline. hole is where it belongs.
 	backfilled bool
+	hole       storage.Hole
 	// strict is set for an event that is let in whole or not at all: what the rules or policy refuse is not stored.
 	strict bool
 	// relayed is set for an event of another server that this one has to send on.

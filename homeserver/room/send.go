@@ -77,6 +77,13 @@ func (s *Service) Send(ctx context.Context, d Draft) (Sent, error) {
 		return Sent{}, unavailable(err)
 	}
 	for try := 0; try < maxTries; try++ {
+		if try == overtaken {
+			end, err := s.DB.Prefer(ctx)
+			if err != nil {
+				return Sent{}, unavailable(err)
+			}
+			defer end()
+		}
 		sent, again, err := s.trySend(ctx, &d)
 		switch {
 		case again && ctx.Err() == nil:

@@ -142,12 +142,12 @@ func (s *Service) Unseen(ctx context.Context, id matrix.RoomID, may func(*policy
 	return n, nil
 }
 
-// Incomplete tells whether older history of a room may be had from other servers: see Backfill.
+// Incomplete tells whether history from before everything that is known of a room may be had from other servers: see Backfill.
 func (s *Service) Incomplete(ctx context.Context, id matrix.RoomID) (bool, error) {
 	if s.Remote == nil {
 		return false, nil
 	}
-	gaps, err := s.gaps(ctx, id)
+	gaps, err := s.gaps(ctx, id, storage.NoHole)
 	return len(gaps) > 0, err
 }
 

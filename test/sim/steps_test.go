@@ -261,7 +261,7 @@ func (w *world) settle() {
 		for _, s := range w.servers {
 			for more := w.in(s); more; {
 				var err error
-				more, err = s.rooms.Backfill(w.ctx, w.room, 100)
+				more, err = s.rooms.Backfill(w.ctx, w.room, storage.AnyHole, 100)
 				must(w.t, err)
 			}
 		}
