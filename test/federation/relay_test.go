@@ -282,17 +282,10 @@ func TestR335_R337_R350_HistoryOfAStranger(t *testing.T) {
 			t.Errorf("our message where the stranger is gone: %d %s", a.Status, a.Raw)
 		}
 		partner(t, one, "approve", "three.example")
-		deadline := 100
-		for ; deadline > 0; deadline-- {
+		await(t, "the new partner's words in the history", func() bool {
 			a := anna.Must("GET", "/rooms/"+hstest.Esc(room)+"/messages?dir=b&limit=100", nil)
-			if strings.Count(string(a.Raw), `"canary message"`) == 1 {
-				break
-			}
-			anna.Sync(0)
-		}
-		if deadline == 0 {
-			t.Error("the history does not show the new partner's words")
-		}
+			return strings.Count(string(a.Raw), `"canary message"`) == 1
+		})
 	})
 }
 
