@@ -9,19 +9,14 @@ import (
 // Hole names a place in a room's history where events are missing, by the first of the positions that are free for them.
 type Hole int64
 
-const (
-	// NoHole is the place before everything that is known of a room.
-	NoHole Hole = 0
-	// AnyHole stands for the place of what is missing before the newest events.
-	AnyHole Hole = -1
-)
+// NoHole is the place before everything that is known of a room.
+const NoHole Hole = 0
 
 // Gap is a parent that a stored event names and that is not stored itself.
 type Gap struct {
 	Parent, Child matrix.EventID
 	// ChildPos is the position of the child.
 	ChildPos int64
-	Hole     Hole
 }
 
 // addMissing remembers events that stored ones follow and that are not stored: rows of the parent, the child, the room and the hole.
@@ -65,19 +60,14 @@ func (tx *Tx) LoadGaps(room matrix.RoomID, h Hole, limit int) ([]Gap, error) {
 	err := tx.query(func(r *sql.Rows) error {
 		var parent, child string
 		var g Gap
-		if err := r.Scan(&parent, &child, &g.ChildPos, &g.Hole); err != nil {
+		if err := r.Scan(&parent, &child, &g.ChildPos); err != nil {
 			return err
 		}
 		g.Parent, g.Child = matrix.EventID(parent), matrix.EventID(child)
-		if h == AnyHole {
-			h = g.Hole
-		}
-		if g.Hole == h {
-			out = append(out, g)
-		}
+		out = append(out, g)
 		return nil
-	}, `SELECT m.event_id, m.child_id, e.pos, m.hole FROM missing_parents m JOIN events e ON e.event_id = m.child_id
-		WHERE m.room_num = (SELECT room_num FROM rooms WHERE room_id = $1) AND e.flags & 3 = 0 AND (m.hole = $2 OR $2 < 0)
+	}, `SELECT m.event_id, m.child_id, e.pos FROM missing_parents m JOIN events e ON e.event_id = m.child_id
+		WHERE m.room_num = (SELECT room_num FROM rooms WHERE room_id = $1) AND e.flags & 3 = 0 AND m.hole = $2
 		ORDER BY e.pos DESC LIMIT $3`, string(room), int64(h), limit)
 	return out, err
 }

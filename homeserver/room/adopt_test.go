@@ -161,7 +161,7 @@ func TestAdopt_EntersTheRoom(t *testing.T) {
 		}
 		// What was said before comes when somebody asks for it.
 		for range 10 {
-			more, err := r.rooms.Backfill(r.ctx(), r.room, storage.AnyHole, 3)
+			more, err := r.backfill(r.room, 3)
 			r.must(err)
 			if !more {
 				break
@@ -172,7 +172,7 @@ func TestAdopt_EntersTheRoom(t *testing.T) {
 			t.Errorf("version %s: history is marked %b at %d", r.v.ID, got.Flags, got.Pos)
 		}
 		calls := d.calls["backfill"]
-		if more, err := r.rooms.Backfill(r.ctx(), r.room, storage.AnyHole, 3); err != nil || more || d.calls["backfill"] != calls {
+		if more, err := r.backfill(r.room, 3); err != nil || more || d.calls["backfill"] != calls {
 			t.Errorf("version %s: history goes on: %v, %v", r.v.ID, more, err)
 		}
 	})
@@ -296,7 +296,7 @@ func TestR335_R337_R339_StrangersInHistory(t *testing.T) {
 		pages := 0
 		for more := true; more && pages < 20; pages++ {
 			var err error
-			more, err = r.rooms.Backfill(r.ctx(), r.room, storage.AnyHole, 2)
+			more, err = r.backfill(r.room, 2)
 			r.must(err)
 		}
 		if pages < 3 {

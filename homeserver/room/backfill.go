@@ -46,7 +46,7 @@ func (s *Service) Backfill(ctx context.Context, id matrix.RoomID, hole storage.H
 	var last error
 	for _, from := range servers[:min(len(servers), maxBackfillServers)] {
 		src := &source{s: s, as: as, from: from, room: id, l: l}
-		n, err := src.backfill(ctx, gaps, limit)
+		n, err := src.backfill(ctx, hole, gaps, limit)
 		if err != nil {
 			last = err
 			s.log.WithError(err).WithField("room_id", id).WithField("destination", from).Debug("history could not be fetched")
@@ -67,12 +67,12 @@ func (s *Service) Backfill(ctx context.Context, id matrix.RoomID, hole storage.H
 }
 
 // gaps are the events that are missing in a hole: the parents of the newest events first.
-func (s *Service) gaps(ctx context.Context, id matrix.RoomID, hole storage.Hole) (out []storage.Gap, err error) {
+func (s *Service) gaps(ctx context.Context, id matrix.RoomID, hole storage.Hole) (out []matrix.EventID, err error) {
 	var gaps []storage.Gap
 	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) { gaps, err = tx.LoadGaps(id, hole, event.MaxPrevEvents); return err })
 	for _, g := range gaps {
-		if !slices.ContainsFunc(out, func(o storage.Gap) bool { return o.Parent == g.Parent }) {
-			out = append(out, g)
+		if !slices.Contains(out, g.Parent) {
+			out = append(out, g.Parent)
 		}
 	}
 	return out, unavailable(err)
@@ -118,13 +118,9 @@ func (l *live) neighbours(s *Service) (as matrix.ServerName, servers []matrix.Se
 }
 
 // backfill fetches one page of history from a server and stores it. It returns how many events were new.
-func (src *source) backfill(ctx context.Context, gaps []storage.Gap, limit int) (int, error) {
+func (src *source) backfill(ctx context.Context, hole storage.Hole, todo []matrix.EventID, limit int) (int, error) {
 	if err := src.spend(1); err != nil {
 		return 0, err
-	}
-	todo := make([]matrix.EventID, len(gaps))
-	for i, g := range gaps {
-		todo[i] = g.Parent
 	}
 	raw, err := src.s.Remote.Backfill(ctx, src.as, src.from, src.room, todo, limit)
 	if err != nil {
@@ -161,7 +157,7 @@ func (src *source) backfill(ctx context.Context, gaps []storage.Gap, limit int) 
 	var list []*arrival
 	for _, e := range events {
 		if e != nil && found[e.ID] {
-			list = append(list, &arrival{e: e, backfilled: true, hole: gaps[0].Hole})
+			list = append(list, &arrival{e: e, backfilled: true, hole: hole})
 			delete(found, e.ID)
 		}
 	}

@@ -113,7 +113,7 @@ func TestBackfill_NothingBehindWhatFailedSoftly(t *testing.T) {
 			if err != nil || r.Flags != storage.SoftFailed {
 				t.Fatalf("version %s: %+v, %v", version, r, err)
 			}
-			if more, err := k.rooms.Backfill(k.ctx(), id, storage.AnyHole, 10); more || err != nil {
+			if more, err := k.backfill(id, 10); more || err != nil {
 				t.Errorf("version %s: more %t, %v", version, more, err)
 			}
 			shown := func() bool {
@@ -126,7 +126,7 @@ func TestBackfill_NothingBehindWhatFailedSoftly(t *testing.T) {
 			if r, err := k.receive(list[2]); err != nil || r.Flags != 0 {
 				t.Fatalf("version %s: %+v, %v", version, r, err)
 			}
-			if _, err := k.rooms.Backfill(k.ctx(), id, storage.AnyHole, 10); err != nil || !shown() {
+			if _, err := k.backfill(id, 10); err != nil || !shown() {
 				t.Errorf("version %s: the history is not shown, %v", version, err)
 			}
 		}

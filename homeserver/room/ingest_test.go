@@ -405,7 +405,7 @@ func TestR366_ErrorsDeleteNothing(t *testing.T) {
 	if errs := k.ingest(id, event.Federation(lost[2])); errs[0] == nil {
 		t.Error("an event with a state of nothing was taken")
 	}
-	if _, err := k.rooms.Backfill(k.ctx(), id, storage.AnyHole, 10); err != nil {
+	if _, err := k.backfill(id, 10); err != nil {
 		t.Error(err)
 	}
 	if n := len(k.timeline(id)); n != before || k.head(id).StateRoot != state {

@@ -105,6 +105,14 @@ func (k *kit) open() (*stream.Stream, *storage.DB) {
 	return s, db
 }
 
+// backfill fetches what is missing in the newest hole of a room's history, else before all of it.
+func (k *kit) backfill(id matrix.RoomID, limit int) (more bool, err error) {
+	k.t.Helper()
+	var hole storage.Hole
+	k.must(k.db.View(k.ctx(), func(tx *storage.Tx) (err error) { hole, _, _, err = tx.FindHole(id, 1<<62); return err }))
+	return k.rooms.Backfill(k.ctx(), id, hole, limit)
+}
+
 // restart gives the rooms an empty memory, as after a crash.
 func (k *kit) restart() {
 	k.rooms = room.New(room.Deps{DB: k.db, Stream: k.stream, Policy: k.engine, Parties: k.facts, Keys: k.keys, Keyring: k.far, Remote: k.remote, Log: storagetest.Quiet()})

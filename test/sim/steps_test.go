@@ -259,13 +259,33 @@ func (w *world) settle() {
 	}
 	for range 2 { // what one has only now the others can have, too
 		for _, s := range w.servers {
-			for more := w.in(s); more; {
-				var err error
-				more, err = s.rooms.Backfill(w.ctx, w.room, storage.AnyHole, 100)
-				must(w.t, err)
+			for _, hole := range w.holes(s) {
+				for more := w.in(s); more; {
+					var err error
+					more, err = s.rooms.Backfill(w.ctx, w.room, hole, 100)
+					must(w.t, err)
+				}
 			}
 		}
 	}
+}
+
+// holes are the places in the room's history where a server misses something.
+func (w *world) holes(s *server) (out []storage.Hole) {
+	must(w.t, s.db.View(w.ctx, func(tx *storage.Tx) error {
+		for upto := int64(1 << 62); ; {
+			hole, top, ok, err := tx.FindHole(w.room, upto)
+			if !ok || err != nil {
+				out = append(out, storage.NoHole)
+				return err
+			}
+			if !slices.Contains(out, hole) {
+				out = append(out, hole)
+			}
+			upto = top - 1
+		}
+	}))
+	return out
 }
 
 func (w *world) flush() {
