@@ -13,12 +13,16 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/sirupsen/logrus"
 
 	"hansa/storage"
 )
 
 // publishApart is the shortest time between two wake-ups that this node sends.
 const publishApart = 4 * time.Millisecond
+
+// subscribeTime is how long the server of NATS may take to take note of what this node wants to hear.
+const subscribeTime = 500 * time.Millisecond
 
 // bus is the connection to NATS.
 type bus struct {
@@ -29,7 +33,9 @@ type bus struct {
 	last   atomic.Int64 // the newest position that this process has committed
 	seal   *seal
 	out    chan relayed
-	subs   []*nats.Subscription
+	subs   []*nats.Subscription // used by run
+	// listening is set while the other nodes are heard.
+	listening atomic.Bool
 }
 
 // newBus connects in the background, for ever.
@@ -42,18 +48,38 @@ func newBus(s *Stream, urls string, cell storage.Cell) (*bus, error) {
 	if b.conn, err = dialNATS(urls, s); err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
 	}
+	return b, nil
+}
+
+// listen begins to hear the other nodes. Before that nobody may be told of them: who hears them may not be ready.
+func (b *bus) listen() error {
 	for subject, fn := range map[string]nats.MsgHandler{"pos": b.heardPosition, "lease": b.heardLease, "relay.*": b.heardRelay} {
-		sub, err := b.conn.Subscribe(b.prefix+subject, fn)
-		if err == nil {
-			err = sub.SetPendingLimits(8192, 8<<20)
-		}
+		sub, err := b.conn.Subscribe(b.prefix+subject, b.guarded(subject, fn))
 		if err != nil {
-			b.conn.Close()
-			return nil, fmt.Errorf("nats: %w", err)
+			return fmt.Errorf("nats: %w", err)
 		}
 		b.subs = append(b.subs, sub)
+		if err := sub.SetPendingLimits(8192, 8<<20); err != nil {
+			return fmt.Errorf("nats: %w", err)
+		}
 	}
-	return b, nil
+	if b.conn.IsConnected() {
+		_ = b.conn.FlushTimeout(subscribeTime) // where it does not come through, the connection is lost and made anew
+	}
+	b.listening.Store(true)
+	b.s.hinted() // of what was said before
+	return nil
+}
+
+// guarded lets a bug that a message meets end nothing but that message: it comes on a goroutine of the NATS client.
+func (b *bus) guarded(subject string, fn nats.MsgHandler) nats.MsgHandler {
+	return func(m *nats.Msg) {
+		err := Guard(func() error { fn(m); return nil })
+		if bug := (*PanicError)(nil); errors.As(err, &bug) {
+			b.s.metrics.panics.WithLabelValues("nats").Inc()
+			b.s.log.WithFields(logrus.Fields{"job": "nats", "subject": subject, "stack": bug.Stack}).WithError(err).Error("a message of another node was lost by a panic; please report it")
+		}
+	}
 }
 
 // dialNATS makes a connection that is tried again for ever. A URL may hold a user and password or a token, and name files by parameters:
@@ -103,7 +129,7 @@ func dialNATS(list string, s *Stream) (*nats.Conn, error) {
 }
 
 // connected tells whether messages go through at the moment, as far as is known.
-func (b *bus) connected() bool { return b.conn.IsConnected() }
+func (b *bus) connected() bool { return b.listening.Load() && b.conn.IsConnected() }
 
 // committed notes a position that the others may want to hear of. It never blocks.
 func (b *bus) committed(pos int64) {
@@ -122,19 +148,15 @@ func (b *bus) committed(pos int64) {
 	}
 }
 
-// run sends until ctx ends.
+// run hears and sends until ctx ends.
 func (b *bus) run(ctx context.Context) error {
-	var g sync.WaitGroup
-	g.Go(func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case r := <-b.out:
-				b.send("relay."+r.topic, "relay", b.seal.close(b.prefix+"relay."+r.topic, r.message))
-			}
+	if len(b.subs) == 0 {
+		if err := b.listen(); err != nil {
+			return err
 		}
-	})
+	}
+	var g sync.WaitGroup
+	g.Go(func() { _ = b.s.Keep(ctx, "relay", b.relay) }) // it has no errors
 	for {
 		select {
 		case <-ctx.Done():
@@ -150,6 +172,18 @@ func (b *bus) run(ctx context.Context) error {
 		b.send("pos", "position", strconv.AppendInt(nil, b.last.Load(), 10))
 		if !Pause(ctx, publishApart) {
 			continue
+		}
+	}
+}
+
+// relay sends what this node tells the others, until ctx ends.
+func (b *bus) relay(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-b.out:
+			b.send("relay."+r.topic, "relay", b.seal.close(b.prefix+"relay."+r.topic, r.message))
 		}
 	}
 }

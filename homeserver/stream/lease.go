@@ -366,17 +366,23 @@ func (s *Stream) holdOnce(ctx context.Context, name string, fn func(ctx context.
 	}
 	k.claims[name] = c
 	k.mu.Unlock()
+	defer s.unclaim(ctx, c) // also when fn panics: then it is run again, and wants the lease again
 	if err := k.take(ctx); err != nil && ctx.Err() == nil {
 		s.log.WithError(err).WithField("follower", name).Warn("a lease could not be looked for; trying again")
 	}
-	var err error
 	select {
 	case <-c.got:
-		err = fn(work, c.lease)
+		return fn(work, c.lease)
 	case <-ctx.Done():
+		return nil
 	}
+}
+
+// unclaim ends the wish for a lease, and gives it back where it is held.
+func (s *Stream) unclaim(ctx context.Context, c *claim) {
+	k := s.keeper
 	k.mu.Lock()
-	delete(k.claims, name)
+	delete(k.claims, c.name)
 	l := c.lease
 	if l != nil {
 		c.expiry.Stop()
@@ -385,7 +391,6 @@ func (s *Stream) holdOnce(ctx context.Context, name string, fn func(ctx context.
 	if l != nil {
 		s.free(ctx, l.lease)
 	}
-	return err
 }
 
 // free gives a lease back, also while the server stops, and tells the others.

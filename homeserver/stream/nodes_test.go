@@ -446,7 +446,7 @@ func TestD470_FormerHolderIsFenced(t *testing.T) {
 	if err := n.db.Read(context.Background(), func(tx *storage.Tx) (err error) { pos, err = tx.LoadCursor("test"); return err }); err != nil || pos != 1 {
 		t.Errorf("the cursor is at %d, %v", pos, err)
 	}
-	if n.value(t, "hansa_stream_leases_taken_total") != 1 {
+	if n.value(t, "hansa_stream_leases_taken_total") < 1 { // more where the machine is so busy that the node loses the lease in between
 		t.Error("the metric does not count the take")
 	}
 }
