@@ -70,13 +70,25 @@ func newServer(t *testing.T, database string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	attend(t, s, "the server")
+	return s
+}
+
+// attend kills a server when the test ends, fails the test where the server has ended by itself before, and shows what it has written where the
+// test fails.
+func attend(t *testing.T, s *Server, what string) {
+	t.Helper()
 	t.Cleanup(func() {
 		s.Kill()
-		if t.Failed() {
-			t.Logf("the end of the server's log:\n%s", s.LogTail())
+		for _, fall := range s.Fallen() {
+			t.Error(what + ": " + fall)
 		}
+		if !t.Failed() {
+			return
+		}
+		kept, err := s.KeepLog(t.Name())
+		t.Logf("the log of %s at %s is kept in %s (%v); its end:\n%s", what, s.URL, kept, err, s.LogTail())
 	})
-	return s
 }
 
 // number reads a setting of the run.

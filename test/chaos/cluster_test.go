@@ -27,12 +27,7 @@ func startNodes(t *testing.T, n int, database, wakes string) []*Server {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			s.Kill()
-			if t.Failed() {
-				t.Logf("the end of another node's log:\n%s", s.LogTail())
-			}
-		})
+		attend(t, s, "another node")
 		if _, err := s.Start(context.Background()); err != nil {
 			t.Fatal(err)
 		}

@@ -26,10 +26,10 @@ func TestD457_Failover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	attend(t, b, "the other node")
 	if _, err := b.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.Stop)
 	one, two := NewClient(a.URL), NewClient(b.URL)
 	anna, err := one.Register(ctx, "anna")
 	if err != nil {

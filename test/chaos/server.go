@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +47,9 @@ type Server struct {
 	cmd  *exec.Cmd
 	done chan error
 	log  *os.File
+	// fallen says of each time that the process ended, and nobody had ended it, with what.
+	fallen []string
+	seen   bool // that the process has ended: see Ended
 }
 
 // NewServer writes the configuration of a server with open registration and no rate limits.
@@ -148,7 +150,7 @@ func (s *Server) Launch() error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- c.Wait() }()
-	s.cmd, s.done, s.log = c, done, log
+	s.cmd, s.done, s.log, s.seen = c, done, log, false
 	return nil
 }
 
@@ -229,6 +231,9 @@ func (s *Server) end(sig syscall.Signal) {
 	if s.cmd == nil {
 		return
 	}
+	if ended, err := s.ended(0); ended && !s.seen {
+		s.fallen = append(s.fallen, fmt.Sprintf("the process %d at %s has ended by itself: %v", s.Pid(), s.URL, err))
+	}
 	_ = s.cmd.Process.Signal(sig) // it may have ended by itself
 	select {
 	case <-s.done:
@@ -240,15 +245,29 @@ func (s *Server) end(sig syscall.Signal) {
 	s.cmd = nil
 }
 
+// Fallen says of each time that the process ended, and nobody had ended it or asked for it by Ended, with what.
+func (s *Server) Fallen() []string { return s.fallen }
+
 // Ended tells whether the process has ended by itself, and with what.
 func (s *Server) Ended(within time.Duration) (bool, error) {
+	ended, err := s.ended(within)
+	s.seen = s.seen || ended
+	return ended, err
+}
+
+func (s *Server) ended(within time.Duration) (bool, error) {
+	var err error
 	select {
-	case err := <-s.done:
-		s.done <- err
-		return true, err
-	case <-time.After(within):
-		return false, nil
+	case err = <-s.done:
+	default:
+		select {
+		case err = <-s.done:
+		case <-time.After(within):
+			return false, nil
+		}
 	}
+	s.done <- err
+	return true, err
 }
 
 // Pause keeps the process from doing anything until Continue.
@@ -309,13 +328,46 @@ func (s *Server) Log() string {
 	return string(text)
 }
 
-// LogTail is the end of what the server has written.
+// traceMax is how much of a panic LogTail shows, tailMax how much of the end.
+const traceMax, tailMax = 6000, 3000
+
+// LogTail is the end of what the server has written, and before it the newest panic, if there was one: a process that was started again writes on
+// behind it.
 func (s *Server) LogTail() string {
-	text := []byte(s.Log())
-	if len(text) > 3000 {
-		text = text[len(text)-3000:]
+	text := s.Log()
+	tail := len(text) - min(len(text), tailMax)
+	trace := -1
+	for _, mark := range []string{"panic: ", "fatal error: ", "unexpected fault address", "WARNING: DATA RACE"} {
+		if strings.HasPrefix(text, mark) {
+			trace = max(trace, 0)
+		}
+		if at := strings.LastIndex(text, "\n"+mark); at >= 0 {
+			trace = max(trace, at+1)
+		}
 	}
-	return string(bytes.TrimSpace(text))
+	switch {
+	case trace < 0:
+	case trace >= tail || trace+traceMax >= tail:
+		tail = trace
+	default:
+		return strings.TrimSpace(text[trace:trace+traceMax]) + "\n...\n" + strings.TrimSpace(text[tail:])
+	}
+	return strings.TrimSpace(text[tail:])
+}
+
+// KeepLog copies what the server has written to a file that outlives the test, and returns its path.
+func (s *Server) KeepLog(name string) (string, error) {
+	f, err := os.CreateTemp("", "hansa-"+strings.Map(func(r rune) rune {
+		if r == '/' || r == os.PathSeparator {
+			return '-'
+		}
+		return r
+	}, name)+"-*.log")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(s.Log())
+	return f.Name(), errors.Join(err, f.Close())
 }
 
 // discard reads a body to its end, so that the connection can be used again.
