@@ -2,6 +2,7 @@ package storage
 
 import (
 	"database/sql"
+	"math"
 
 	"hansa/matrix"
 	"hansa/matrix/event"
@@ -10,34 +11,34 @@ import (
 const (
 	cameToShareSQL = `SELECT DISTINCT b.user_id FROM memberships a JOIN memberships b ON b.room_num = a.room_num
 		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership = 'join' AND b.user_id <> $1
-		AND ((a.pos > $2 AND a.pos <= $3) OR (b.pos > $2 AND b.pos <= $3))`
+		AND (a.pos > $2 OR b.pos > $2)`
 
 	sharesNoRoomSQL = `NOT EXISTS (SELECT 1 FROM memberships x JOIN memberships y ON y.room_num = x.room_num
 			WHERE x.user_id = b.user_id AND x.membership = 'join' AND y.user_id = $1 AND y.membership = 'join')`
 
 	ceasedToShareSQL = `SELECT r.room_id, b.user_id, b.membership, b.sender, b.event_id, a.pos, b.pos, 0
 		FROM memberships a JOIN memberships b ON b.room_num = a.room_num JOIN rooms r ON r.room_num = b.room_num
-		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership IN ('leave', 'ban') AND b.pos > $2 AND b.pos <= $3 AND b.user_id <> $1
+		WHERE a.user_id = $1 AND a.membership = 'join' AND b.membership IN ('leave', 'ban') AND b.pos > $2 AND b.user_id <> $1
 		AND ` + sharesNoRoomSQL
 
-	leftRoomsSQL = selectMembersSQL + `WHERE m.user_id = $1 AND m.membership IN ('leave', 'ban') AND m.pos > $2 AND m.pos <= $3`
+	leftRoomsSQL = selectMembersSQL + `WHERE m.user_id = $1 AND m.membership IN ('leave', 'ban') AND m.pos > $2`
 
 	leftBehindSQL = `SELECT b.user_id FROM memberships b JOIN rooms r ON r.room_num = b.room_num
 		WHERE r.room_id = $2 AND b.membership = 'join' AND b.pos < $3 AND b.user_id <> $1 AND ` + sharesNoRoomSQL
 )
 
-// LoadSharingChanges returns with whom a user came to share a room in a range of positions, and with whom it shares none any more. A
-// change of a profile in the range counts as joining. Who came into a room after the user had left it, or left it before the user came, is
-// nobody whom the user knows of.
-func (tx *Tx) LoadSharingChanges(user matrix.UserID, since, upto int64) (came, ceased []matrix.UserID, err error) {
+// LoadSharingChanges returns with whom a user came to share a room since a position, and with whom it shares none any more. A change of a
+// profile counts as joining. Who came into a room after the user had left it, or left it before the user came, is nobody whom the user knows
+// of. There is no end to the range but now: a membership that has changed again after an end would be missing.
+func (tx *Tx) LoadSharingChanges(user matrix.UserID, since int64) (came, ceased []matrix.UserID, err error) {
 	me := dbText(string(user))
-	if came, err = tx.userIDs(cameToShareSQL, me, since, upto); err != nil {
+	if came, err = tx.userIDs(cameToShareSQL, me, since); err != nil {
 		return nil, nil, err
 	}
-	if ceased, err = tx.wentAway(user, since, upto); err != nil {
+	if ceased, err = tx.wentAway(user, since); err != nil {
 		return nil, nil, err
 	}
-	left, err := tx.members(leftRoomsSQL, me, since, upto)
+	left, err := tx.members(leftRoomsSQL, me, since)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,8 +66,8 @@ const (
 )
 
 // wentAway returns who left a room while the user was in it.
-func (tx *Tx) wentAway(user matrix.UserID, since, upto int64) ([]matrix.UserID, error) {
-	list, err := tx.members(ceasedToShareSQL, dbText(string(user)), since, upto) // AuthRank is the position of the user's own membership
+func (tx *Tx) wentAway(user matrix.UserID, since int64) ([]matrix.UserID, error) {
+	list, err := tx.members(ceasedToShareSQL, dbText(string(user)), since) // AuthRank is the position of the user's own membership
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (tx *Tx) wentAway(user matrix.UserID, since, upto int64) ([]matrix.UserID, 
 			out = append(out, m.UserID)
 		default: // the user came, or changed names, later
 			if there[m.RoomID] == nil {
-				if there[m.RoomID], err = tx.presentIn(m.RoomID, user, since, upto); err != nil {
+				if there[m.RoomID], err = tx.presentIn(m.RoomID, user, since); err != nil {
 					return nil, err
 				}
 			}
@@ -127,10 +128,10 @@ func (tx *Tx) endsOfStays(list []Member) ([]*Event, error) {
 	return ends, nil
 }
 
-// presentIn returns a function that tells whether a user was in a room at a position of the range. Where that would take too long to
+// presentIn returns a function that tells whether a user was in a room at a position after since. Where that would take too long to
 // find out, it says no.
-func (tx *Tx) presentIn(room matrix.RoomID, user matrix.UserID, since, upto int64) (func(pos int64) bool, error) {
-	list, err := tx.LoadMemberships(room, user, since, upto, maxReturns)
+func (tx *Tx) presentIn(room matrix.RoomID, user matrix.UserID, since int64) (func(pos int64) bool, error) {
+	list, err := tx.LoadMemberships(room, user, since, math.MaxInt64, maxReturns)
 	if err != nil || len(list) == 0 || len(list) == maxReturns {
 		return func(int64) bool { return false }, err
 	}

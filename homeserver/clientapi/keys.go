@@ -97,13 +97,12 @@ func (a *API) keyChanges(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	to := clientsync.Token{Pos: a.Stream.Position()}
-	if q.Get("to") != "" {
-		if to, err = clientsync.ParseToken(q.Get("to")); err != nil {
+	if q.Get("to") != "" { // a hint to how new the answer must be, which is as new as can be
+		if _, err := clientsync.ParseToken(q.Get("to")); err != nil {
 			return err
 		}
 	}
-	lists, err := a.E2EE.KeyChanges(r.Context(), r.session.UserID, from.Pos, to.Pos)
+	lists, err := a.E2EE.KeyChanges(r.Context(), r.session.UserID, from.Pos)
 	if err != nil {
 		return err
 	}

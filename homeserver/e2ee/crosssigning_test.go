@@ -247,14 +247,14 @@ func TestUploadSignatures_OnOthersReachOwnDevices(t *testing.T) {
 			w.t.Errorf("entries = %v", entries)
 		}
 		for viewer, want := range map[matrix.UserID][]matrix.UserID{anna: {bert}, bert: {}, cleo: {}} {
-			got, err := w.KeyChanges(w.ctx, viewer, before, w.position())
+			got, err := w.KeyChanges(w.ctx, viewer, before)
 			if w.must(err); !slices.Equal(got.Changed, want) {
 				w.t.Errorf("%s hears of %v, want %v", viewer, got, want)
 			}
 		}
 		w.wall.deny(anna, bert)
 		w.wall.deny(bert, anna)
-		got, err := w.KeyChanges(w.ctx, anna, before, w.position())
+		got, err := w.KeyChanges(w.ctx, anna, before)
 		if w.must(err); len(got.Changed) != 0 {
 			w.t.Errorf("anna hears of %v, whom policy keeps from her", got)
 		}

@@ -2,6 +2,7 @@ package e2ee
 
 import (
 	"context"
+	"math"
 	"slices"
 
 	"hansa/matrix"
@@ -15,17 +16,18 @@ type DeviceLists struct {
 	Left    []matrix.UserID `json:"left"`
 }
 
-// KeyChanges returns what changed between two positions for a viewer: whose devices or keys changed of those who share a room, whose
+// KeyChanges returns what has changed since a position for a viewer: whose devices or keys changed of those who share a room, whose
 // keys the viewer signed, who came to share a room, and who shares none any more. Users whom policy keeps from the viewer are left out.
+// What has changed after the end of the list that a client asked for is told as well, lest what changed twice is missing.
 //
 // spec: client-server-api#get_matrixclientv3keyschanges
-func (s *Service) KeyChanges(ctx context.Context, viewer matrix.UserID, from, to int64) (DeviceLists, error) {
+func (s *Service) KeyChanges(ctx context.Context, viewer matrix.UserID, from int64) (DeviceLists, error) {
 	var changed, left []matrix.UserID
 	err := s.DB.View(ctx, func(tx *storage.Tx) (err error) {
-		if changed, err = tx.LoadSharedDeviceChanges(viewer, from, to); err != nil {
+		if changed, err = tx.LoadSharedDeviceChanges(viewer, from, math.MaxInt64); err != nil {
 			return err
 		}
-		came, ceased, err := tx.LoadSharingChanges(viewer, from, to)
+		came, ceased, err := tx.LoadSharingChanges(viewer, from)
 		changed, left = append(changed, came...), ceased
 		return err
 	})

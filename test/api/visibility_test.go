@@ -513,10 +513,15 @@ func TestC183_DeviceListsOfNewcomer(t *testing.T) {
 		early.Must("POST", "/rooms/"+hstest.Esc(room)+"/leave", object{})
 		newcomer.Join(room)
 		owner.Must("POST", "/rooms/"+hstest.Esc(room)+"/ban", object{"user_id": early.ID})
+		newcomer.Sync(0)
+		came := newcomer.Since
 		newcomer.Must("PUT", "/profile/"+hstest.Esc(string(newcomer.ID))+"/displayname", object{"displayname": "New"})
-		a := newcomer.Must("GET", "/keys/changes?from="+url.QueryEscape(before), nil)
-		if !strings.Contains(fmt.Sprint(a.Get("changed")), string(owner.ID)) || strings.Contains(string(a.Raw), string(early.ID)) {
-			t.Errorf("changes for a newcomer: %s", a.Raw)
+		newcomer.Until("the name in the room", func(a hstest.Answer) bool { return strings.Contains(fmt.Sprint(a.Timeline(room)), "displayname:New") })
+		for _, to := range []string{"", "&to=" + url.QueryEscape(newcomer.Since), "&to=" + url.QueryEscape(came)} { // the name is newer than the coming
+			a := newcomer.Must("GET", "/keys/changes?from="+url.QueryEscape(before)+to, nil)
+			if !strings.Contains(fmt.Sprint(a.Get("changed")), string(owner.ID)) || strings.Contains(string(a.Raw), string(early.ID)) {
+				t.Errorf("changes for a newcomer%s: %s", to, a.Raw)
+			}
 		}
 	})
 }
