@@ -240,6 +240,64 @@ func TestNodes_ReadYourWrites(t *testing.T) {
 	})
 }
 
+// What is read on one node is no older than what was answered on another before, whatever of it the node has in memory: in rooms that it did not
+// know a moment ago, and in those that it does.
+func TestNodes_ReadsAfterWritesElsewhere(t *testing.T) {
+	t.Parallel()
+	eachCell(t, 2, nil, func(t *testing.T, nodes []*hstest.Server) {
+		anna, ben := nodes[0].User("anna"), nodes[1].User("ben")
+		known := anna.CreateRoom(object{"preset": "public_chat"})
+		space := anna.CreateRoom(object{"preset": "public_chat", "creation_content": object{"type": "m.space"}})
+		for i := range 12 {
+			a, b := nodes[i%2], nodes[1-i%2]
+			room := known
+			if i%3 == 0 {
+				room = anna.On(a).CreateRoom(object{"preset": "public_chat"})
+				anna.On(b).Must("PUT", "/rooms/"+hstest.Esc(space)+"/state/m.space.child/"+hstest.Esc(room), object{"via": []string{"acme.example"}})
+			}
+			in := "/rooms/" + hstest.Esc(room)
+			has := func(path, want string) {
+				t.Helper()
+				if got := ben.On(b).Must("GET", path, nil); !strings.Contains(string(got.Raw), want) {
+					t.Errorf("round %d: %s does not hold %s: %s", i, path, want, got.Raw)
+				}
+			}
+			topic := fmt.Sprint("topic ", i)
+			anna.On(b).Must("PUT", in+"/state/m.room.topic/", object{"topic": topic})
+			ben.On(a).Join(room)
+			has(in+"/state", topic)
+			anna.On(a).Must("PUT", in+"/state/m.room.topic/", object{"topic": topic + " anew"})
+			has(in+"/state/m.room.topic/", topic+" anew")
+			ben.On(a).Must("POST", in+"/leave", object{})
+			ben.On(b).Join(room)
+			ben.On(a).Must("POST", in+"/leave", object{})
+			ben.On(a).Join(room)
+			has(in+"/members", string(ben.ID))
+			has(in+"/joined_members", string(ben.ID))
+			has("/joined_rooms", room)
+			event := anna.On(a).Send(room, fmt.Sprint("word ", i))
+			has(in+"/messages?dir=b&limit=5", event)
+			event = ben.On(a).Send(room, "of ben")
+			has(in+"/event/"+hstest.Esc(event), event)
+			event = anna.On(a).Send(room, "again")
+			has(in+"/context/"+hstest.Esc(event), event)
+			event = anna.On(a).Send(room, "once more")
+			ben.On(b).Must("POST", in+"/receipt/m.read/"+hstest.Esc(event), object{})
+			event = ben.On(a).Send(room, "a mistake")
+			ben.On(b).Must("PUT", in+"/redact/"+hstest.Esc(event)+"/"+ben.Txn(), object{})
+			if got := ben.On(a).Must("GET", in+"/event/"+hstest.Esc(event), nil); strings.Contains(string(got.Raw), "a mistake") {
+				t.Errorf("round %d: what was redacted on another node is read: %s", i, got.Raw)
+			}
+			ben.On(a).Must("POST", in+"/leave", object{})
+			event = anna.On(a).Send(room, "between us")
+			if got := ben.On(b).Try("GET", in+"/event/"+hstest.Esc(event), nil); got.Status != 403 && got.Status != 404 {
+				t.Errorf("round %d: who has left on another node reads what came later: %d %s", i, got.Status, got.Raw)
+			}
+			ben.On(b).Must("POST", in+"/forget", object{})
+		}
+	})
+}
+
 // A repeated request has its effect once, on whatever nodes its copies arrive.
 func TestNodes_TransactionIDs(t *testing.T) {
 	t.Parallel()
