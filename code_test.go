@@ -144,7 +144,6 @@ func unguarded() map[string]string {
 		"appservices/reader.go arrange":    "it takes a lease, under which Keep runs the rest",
 		"homeserver/run.go serve":          "net/http recovers in each connection, and without its listeners the process is no use",
 		"homeserver/stream/catchup.go Run": "a node that cannot read the log is no use: it ends, and another one takes its leases",
-		"homeserver/stream/bus.go run":     "as above; it sends what this process has made",
 		"outbound/dial.go dial":            "the dialler of the standard library, before anything is read",
 		"storage/db.go Open":               "the writer, which guards each transaction by itself",
 	}

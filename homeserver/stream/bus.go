@@ -150,10 +150,8 @@ func (b *bus) committed(pos int64) {
 
 // run hears and sends until ctx ends.
 func (b *bus) run(ctx context.Context) error {
-	if len(b.subs) == 0 {
-		if err := b.listen(); err != nil {
-			return err
-		}
+	if err := b.listen(); err != nil {
+		return err
 	}
 	var g sync.WaitGroup
 	g.Go(func() { _ = b.s.Keep(ctx, "relay", b.relay) }) // it has no errors

@@ -31,10 +31,10 @@ func (s *Stream) Run(ctx context.Context) error {
 		return s.follow(ctx)
 	}
 	var g errgroup.Group
-	g.Go(func() error { return s.Keep(ctx, "stream", s.follow) })
-	g.Go(func() error { return s.Keep(ctx, "leases", s.keeper.run) })
+	g.Go(func() error { return s.follow(ctx) })
+	g.Go(func() error { return s.keeper.run(ctx) })
 	if s.bus != nil {
-		g.Go(func() error { return s.Keep(ctx, "nats", s.bus.run) })
+		g.Go(func() error { return s.bus.run(ctx) })
 	}
 	return g.Wait()
 }
