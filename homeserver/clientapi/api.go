@@ -58,6 +58,8 @@ type route struct {
 	aliases []string
 	// reads marks a POST, PUT or DELETE that suspended users may call all the same, locked one that locked users may call.
 	reads, locked bool
+	// lists marks a route that leaves out what this node's memory says the caller is not to see, and answers 200 all the same.
+	lists bool
 }
 
 // request is an HTTP request on its way through a handler.
@@ -123,9 +125,9 @@ func (f *front) recover(w http.ResponseWriter, q *request) {
 }
 
 // serve answers a request. What was refused by what this node has in memory is looked at again when other nodes have written something
-// that it did not know.
+// that it did not know. What is answered with 200 is read from the database, but for what a route is marked with lists for.
 func (f *front) serve(w http.ResponseWriter, q *request) error {
-	if f.api.Several == nil || !f.api.Several() {
+	if !f.several() {
 		return f.once(w, q)
 	}
 	since := f.api.Sync.Position()
@@ -136,6 +138,9 @@ func (f *front) serve(w http.ResponseWriter, q *request) error {
 	q.party, q.again = nil, true
 	return f.once(w, q)
 }
+
+// several tells whether there may be other nodes.
+func (f *front) several() bool { return f.api.Several != nil && f.api.Several() }
 
 // isRefusal tells whether an error says that something is not allowed or not there, or that others were faster: then nothing was done. After any other
 // 503 that is not known.
@@ -161,6 +166,9 @@ func (f *front) once(w http.ResponseWriter, q *request) error {
 		if err := q.readBody(w); err != nil {
 			return err
 		}
+	}
+	if rt.lists && !q.again && f.several() {
+		f.api.Sync.Renew(q.Context(), f.api.Sync.Position())
 	}
 	return rt.fn(w, q)
 }

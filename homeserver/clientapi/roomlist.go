@@ -13,8 +13,8 @@ func (a *API) roomListRoutes() []route {
 	return []route{
 		{method: "GET", path: list, access: user, point: policy.DirectoryRooms, fn: a.getVisibility},
 		{method: "PUT", path: list, access: user, point: policy.RoomPublish, fn: a.putVisibility},
-		{method: "GET", path: "/_matrix/client/v3/publicRooms", access: user, point: policy.DirectoryRooms, fn: a.publicRooms},
-		{method: "POST", path: "/_matrix/client/v3/publicRooms", access: user, point: policy.DirectoryRooms, reads: true, fn: a.queryPublicRooms},
+		{method: "GET", path: "/_matrix/client/v3/publicRooms", access: user, point: policy.DirectoryRooms, lists: true, fn: a.publicRooms},
+		{method: "POST", path: "/_matrix/client/v3/publicRooms", access: user, point: policy.DirectoryRooms, reads: true, lists: true, fn: a.queryPublicRooms},
 	}
 }
 

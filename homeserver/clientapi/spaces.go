@@ -12,7 +12,7 @@ import (
 // spaceRoutes are those that tell of rooms that the caller need not be in.
 func (a *API) spaceRoutes() []route {
 	return []route{
-		{method: "GET", path: "/_matrix/client/v1/rooms/{roomId}/hierarchy", access: user, point: policy.DirectoryRooms, fn: a.hierarchy},
+		{method: "GET", path: "/_matrix/client/v1/rooms/{roomId}/hierarchy", access: user, point: policy.DirectoryRooms, lists: true, fn: a.hierarchy},
 		{method: "GET", path: "/_matrix/client/v1/room_summary/{roomIdOrAlias}", access: user, point: policy.DirectoryRooms, fn: a.roomSummary},
 	}
 }

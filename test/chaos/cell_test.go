@@ -248,8 +248,22 @@ func TestNodes_ReadsAfterWritesElsewhere(t *testing.T) {
 		anna, ben := nodes[0].User("anna"), nodes[1].User("ben")
 		known := anna.CreateRoom(object{"preset": "public_chat"})
 		space := anna.CreateRoom(object{"preset": "public_chat", "creation_content": object{"type": "m.space"}})
+		hidden := anna.CreateRoom(object{"preset": "private_chat"})
+		anna.Must("PUT", "/rooms/"+hstest.Esc(space)+"/state/m.space.child/"+hstest.Esc(hidden), object{"via": []string{"acme.example"}})
 		for i := range 12 {
 			a, b := nodes[i%2], nodes[1-i%2]
+			tree := func() bool {
+				got := ben.On(b).Must("GET", "/_matrix/client/v1/rooms/"+hstest.Esc(space)+"/hierarchy", nil)
+				return strings.Contains(string(got.Raw), `"room_id":"`+hidden)
+			}
+			if tree() {
+				t.Errorf("round %d: a room that ben is not in is in the tree of the space", i)
+			}
+			anna.On(a).Invite(hidden, ben)
+			if !tree() {
+				t.Errorf("round %d: a room that ben was invited to on another node is not in the tree of the space", i)
+			}
+			ben.On(a).Must("POST", "/rooms/"+hstest.Esc(hidden)+"/leave", object{})
 			room := known
 			if i%3 == 0 {
 				room = anna.On(a).CreateRoom(object{"preset": "public_chat"})
