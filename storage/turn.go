@@ -39,7 +39,7 @@ const (
 // A node that has preference holds for itself what all others need beside the turn.
 const (
 	preferSQL   = `SELECT pg_advisory_lock(5162342482);`
-	unpreferSQL = `SELECT pg_advisory_unlock(5162342482);`
+	unpreferSQL = `SELECT pg_advisory_unlock_all();`
 	turnColumns = 10
 )
 
@@ -53,16 +53,16 @@ func (db *DB) Prefer(ctx context.Context) (end func(), err error) {
 		return func() {}, nil
 	}
 	db.preferred.Add(1)
-	turn := func(ctx context.Context) error { return db.UpdateShared(ctx, func(*Tx) error { return nil }) }
+	turn := func() *job { return &job{fn: func(*Tx) error { return nil }, done: make(chan error, 1)} }
 	var once sync.Once
 	give := func() {
 		once.Do(func() {
 			if db.preferred.Add(-1) == 0 {
-				go func() { _ = turn(context.Background()) }() // else the next one gives it back, or the end of the connection
+				_ = db.enqueue(context.Background(), turn()) // else the connection has ended, and the lock with it
 			}
 		})
 	}
-	if err := turn(ctx); err != nil {
+	if err := db.classify(db.submit(ctx, turn())); err != nil {
 		give()
 		return nil, err
 	}
@@ -104,6 +104,7 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 		since = then.Pos
 	}
 	prefer, preferred := w.preference()
+	c.preferred = c.preferred || preferred // perhaps, even if what follows fails
 	t, heads, err := w.readTurn(ctx, fmt.Sprintf(beginTurnSQL, prefer, since))
 	if err == nil {
 		c.preferred = preferred
