@@ -304,13 +304,15 @@ func TestR357_SuspensionForgetsTheQueue(t *testing.T) {
 		began := time.Now()
 		w.door.set(far, true, false)
 		w.door.set("third.example", true, false)
-		if d := (<-ended).Sub(began); d > time.Second {
+		// The door is asked often enough for a second; what comes of it may be late on a machine that is busy with other tests, but not wait
+		// for the server, which is given 90 s, nor for the end of a pause of an hour.
+		if look := standard().look; look > 500*time.Millisecond {
+			t.Errorf("a suspension is looked for every %s", look)
+		}
+		if d := (<-ended).Sub(began); d > 20*time.Second {
 			t.Errorf("a transaction went on for %s after the suspension", d)
 		}
 		w.until("all is forgotten", func() bool { return len(w.rows()) == 0 })
-		if d := time.Since(began); d > 3*time.Second {
-			t.Errorf("the queues were forgotten %s after the suspension", d)
-		}
 		before := len(w.peers.attempts(far)) + len(w.peers.attempts("third.example"))
 		r.add(message("after"))
 		w.until("the log is read", func() bool { return w.out.current().position() >= w.stream.Position() })
