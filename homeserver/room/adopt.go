@@ -3,7 +3,6 @@ package room
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 
@@ -465,46 +464,4 @@ func (a *adoption) known() (map[matrix.EventID]storage.Flags, error) {
 		return nil
 	})
 	return out, err
-}
-
-// miss notes what the join follows and is not known, so that history can be fetched from there.
-func (a *adoption) miss(join *storage.NewEvent) error {
-	missing, err := a.s.unknown(a.ctx, a.join.PrevEvents, false)
-	if err != nil {
-		return fmt.Errorf("parents of the join: %w", err)
-	}
-	beyond, err := a.beyond()
-	if err != nil {
-		return fmt.Errorf("what the join follows: %w", err)
-	}
-	join.Missing = append(missing, beyond...)
-	return nil
-}
-
-// beyond is what the join follows by way of events that nobody sees, and that is not stored: what was missing below them was no part of the room's
-// history before.
-func (a *adoption) beyond() (missing []matrix.EventID, err error) {
-	seen := map[matrix.EventID]bool{}
-	for todo := a.join.PrevEvents; len(todo) > 0 && len(seen) < maxHiddenWalk; {
-		var found map[matrix.EventID]*storage.Event
-		if err := a.s.DB.Read(a.ctx, func(tx *storage.Tx) (err error) { found, err = tx.LoadEvents(todo); return err }); err != nil {
-			return nil, err
-		}
-		var next []matrix.EventID
-		for _, id := range todo {
-			if seen[id] {
-				continue
-			}
-			seen[id] = true
-			p := found[id]
-			if (p == nil || p.Flags&storage.Outlier != 0) && !slices.Contains(a.join.PrevEvents, id) {
-				missing = append(missing, id)
-			}
-			if p != nil && p.Flags&(storage.Rejected|storage.SoftFailed|storage.Withheld) != 0 {
-				next = append(next, p.PrevEvents...)
-			}
-		}
-		todo = next
-	}
-	return missing, nil
 }

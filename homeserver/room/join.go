@@ -123,34 +123,6 @@ func (j *judgement) record(a *storage.Append, joins bool) {
 	}
 }
 
-// miss notes what the event follows and is not stored, and leaves room for it. It comes before the room moves on to the event.
-func (j *judgement) miss(n *storage.NewEvent, joins bool) {
-	b := j.batch
-	if n.Missing = slices.Concat(j.missing, j.beyond); len(n.Missing) == 0 {
-		return
-	}
-	n.Seen = b.gaps[n.Event.ID] // an event that is seen and comes after what is missing
-	if joins || n.Seen == "" && j.a.backfilled {
-		n.Seen = n.Event.ID
-	}
-	for _, p := range n.Missing {
-		if b.gaps[p] == "" {
-			b.gaps[p] = n.Seen
-		}
-	}
-	if !j.a.backfilled {
-		n.Flags |= storage.Gapped
-		n.Ahead = holeFor(j.l.room.Head.Depth, n.Event.Depth)
-	}
-}
-
-// minHole and maxHole are how many positions are kept free for what is missing at least and at most.
-const minHole, maxHole = 256, 16384
-
-// holeFor is how many positions are kept free before an event, for what lies between it and the room's head: as many as there are events if
-// depths tell the truth, and as many again because some stand side by side.
-func holeFor(head, depth int64) int64 { return min(max(depth-head, minHole/2), maxHole/2) * 2 }
-
 // join makes the event an extremity and resolves the current state anew.
 func (j *judgement) join(a *storage.Append) error {
 	l, e := j.l, j.e
