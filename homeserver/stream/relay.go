@@ -42,6 +42,7 @@ func (h *hearers) hear(topic string, message []byte) {
 }
 
 // Hear gives what other nodes Tell about a topic to fn, one message at a time; fn returns soon. There is one hearer of a topic.
+// Nothing is heard before Run: who hears may need what is made later.
 func (s *Stream) Hear(topic string, fn func(message []byte)) {
 	s.hearers.mu.Lock()
 	defer s.hearers.mu.Unlock()
