@@ -64,8 +64,7 @@ func newNode(t testing.TB, url string) *world {
 	t.Helper()
 	w := &world{t: t, peers: newPeers(), door: &doors{shut: map[matrix.ServerName]bool{}, leaves: map[matrix.ServerName]bool{}}, stop: func() {}}
 	var err error
-	w.stream, w.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: url},
-		Log: storagetest.Quiet(), LeaseTime: 500 * time.Millisecond})
+	w.stream, w.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: url}, Log: storagetest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

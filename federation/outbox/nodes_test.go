@@ -92,13 +92,20 @@ func TestListen(t *testing.T) {
 			}
 			w.out.listen(b)
 		}
-		say(word{As: acme, About: About{Room: r.room.ID, User: anna}, EDU: federation.EDU{Type: federation.EDUTyping, Content: []byte(`{}`)}})
-		w.until("typing", func() bool { return len(w.peers.edus(far, federation.EDUTyping)) == 1 })
+		var told *session
+		w.until("typing", func() bool {
+			if now := w.out.current(); now != told { // what one types is lost with the lease, which a machine that is busy may lose
+				told = now
+				say(word{As: acme, About: About{Room: r.room.ID, User: anna}, EDU: federation.EDU{Type: federation.EDUTyping, Content: []byte(`{}`)}})
+			}
+			return len(w.peers.edus(far, federation.EDUTyping)) > 0
+		})
 		w.hold(far)
 		w.stop()
+		before := len(w.peers.attempts(far))
 		w.start(func(c *tuning) { c.pauseFirst, c.pauseLast = time.Hour, time.Hour })
 		r.add(message("2"))
-		w.until("a failure", func() bool { return len(w.peers.attempts(far)) == 3 })
+		w.until("a failure", func() bool { return len(w.peers.attempts(far)) > before })
 		w.peers.on(far, nil)
 		w.until("the pause", func() bool { rows := w.rows(); return len(rows) == 1 && rows[0].Failures == 1 })
 		say(word{Heard: far})
