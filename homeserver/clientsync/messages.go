@@ -173,7 +173,8 @@ func (p *paging) take(list []*storage.Event, last int64) error {
 		return err
 	}
 	for _, e := range list {
-		if p.hole != storage.NoHole && e.Pos < p.top {
+		if p.hole != storage.NoHole && e.Pos < p.top { // the event at top may be one that nobody sees
+			p.at, p.more = p.top-1, true
 			return nil
 		}
 		if len(p.found) >= p.q.Limit {

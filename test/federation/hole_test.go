@@ -1,11 +1,15 @@
 package federation_test
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"slices"
 	"testing"
 
+	"hansa/matrix"
+	"hansa/matrix/event"
+	"hansa/storage"
 	"hansa/test/hstest"
 )
 
@@ -100,4 +104,45 @@ func differ(a, b []string) int {
 		}
 	}
 	return len(a)
+}
+
+// What stands above a hole may be an event that policy withholds: nobody sees it, and history goes on below it.
+func TestHoles_BelowWhatNobodySees(t *testing.T) {
+	t.Parallel()
+	each(t, 1, func(t *testing.T, f *hstest.Federation) {
+		one := f.Servers[0]
+		anna := one.User("anna")
+		room := anna.CreateRoom(object{"preset": "public_chat"})
+		var want []string
+		for i := range 80 {
+			want = append(want, fmt.Sprintf("word %d", i))
+			anna.Send(room, want[i])
+		}
+		ctx := context.Background()
+		var r *storage.Room
+		if err := one.DB.Read(ctx, func(tx *storage.Tx) (err error) { r, err = tx.LoadRoom(matrix.RoomID(room)); return err }); err != nil {
+			t.Fatal(err)
+		}
+		lost := matrix.EventID(fmt.Sprintf("$%043d", 1))
+		e, err := event.Build(r.Version, event.Draft{RoomID: r.ID, Type: "m.room.message", Sender: "@mallory:far.example", Content: []byte(`{"body":"canary","msgtype":"m.text"}`),
+			PrevEvents: []matrix.EventID{lost}, Depth: r.Head.Depth + 50, OriginServerTS: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := r.Head
+		head.Name = string(e.ID)
+		if err := one.DB.Append(ctx, &storage.Append{Room: r, Head: head, Events: []storage.NewEvent{{Event: e, StateRoot: r.Head.StateRoot,
+			Flags: storage.Withheld | storage.Gapped, Missing: []matrix.EventID{lost}, Ahead: 100}}}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 5 {
+			want = append(want, fmt.Sprintf("later %d", i))
+			anna.Send(room, want[80+i])
+		}
+		got := texts(anna, room, "b", "", func(list []string) bool { return slices.Contains(list, "word 0") })
+		slices.Reverse(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%d messages, want %d in their order; at %d: %q", len(got), len(want), differ(got, want), got[max(0, differ(got, want)-2):])
+		}
+	})
 }
