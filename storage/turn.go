@@ -21,10 +21,10 @@ type turn struct{ pos, backfill, epoch int64 }
 const turnReach = 1024
 
 const (
-	// The settings are for the one statement: others may have to scan. It is planned once for a connection; to plan it costs more than to
-	// run it.
-	beginTurnSQL = `%sBEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared(5162342482), pg_advisory_xact_lock(5162342481);
-		SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; EXECUTE hansa_turn(%d); RESET enable_seqscan; RESET plan_cache_mode`
+	// The settings are for all that the writer does: who holds the turn scans no table that has an index, and plans nothing twice. To set them
+	// for one statement would cost more than the statement, and others wait meanwhile.
+	setTurnsSQL  = `SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; `
+	beginTurnSQL = `%sBEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared(5162342482), pg_advisory_xact_lock(5162342481); EXECUTE hansa_turn(%d)`
 	// What a turn begins with: the position, and the rooms that others have written into since the last one. It is said so that no plan but
 	// by the keys is possible, however little PostgreSQL knows of the tables when it makes one.
 	prepareTurnSQL = `PREPARE hansa_turn (BIGINT) AS
@@ -93,7 +93,7 @@ var errTurn = fmt.Errorf("%w: the log has moved on meanwhile", ErrUnavailable)
 func (w *writer) takeTurn(ctx context.Context) (err error) {
 	db, c := w.db, w.c
 	if !c.turns {
-		if _, err := c.c.ExecContext(ctx, turnSQL()); err != nil {
+		if _, err := c.c.ExecContext(ctx, setTurnsSQL+turnSQL()); err != nil {
 			return err
 		}
 		c.turns = true

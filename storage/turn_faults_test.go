@@ -343,15 +343,23 @@ func TestPlans_TurnAndNewsGoByKeys(t *testing.T) {
 	both("analysed", 199000)
 }
 
-// What a turn sets for its own statement does not stay for what is written in it.
-func TestTurn_SettingsEnd(t *testing.T) {
+// Whoever holds the turn plans nothing twice and scans nothing that has an index; those who only read do as they need.
+func TestTurn_Settings(t *testing.T) {
 	t.Parallel()
 	db, _ := beside(t)
 	for range 2 {
 		must(t, db.UpdateShared(context.Background(), func(tx *storage.Tx) error {
+			for setting, want := range map[string]string{"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"} {
+				if got := storage.SettingOf(tx, setting); got != want {
+					t.Errorf("with the turn %s is %s, want %s", setting, got, want)
+				}
+			}
+			return nil
+		}))
+		must(t, db.View(context.Background(), func(tx *storage.Tx) error {
 			for setting, want := range map[string]string{"enable_seqscan": "on", "plan_cache_mode": "auto"} {
 				if got := storage.SettingOf(tx, setting); got != want {
-					t.Errorf("%s is %s, want %s", setting, got, want)
+					t.Errorf("without it %s is %s, want %s", setting, got, want)
 				}
 			}
 			return nil

@@ -26,7 +26,7 @@ func newServe() *cobra.Command {
 			return err
 		}
 		limitMemory(log)
-		go returnMemory(c.Context())
+		go tendMemory(c.Context())
 		return serve(c.Context(), cfg, homeserver.Deps{Log: log, Version: version})
 	}}, 0, 0, "none: whoever may read the keys is the operator")
 	configFlag(c, &file)

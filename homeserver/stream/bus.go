@@ -155,7 +155,7 @@ func (b *bus) run(ctx context.Context) error {
 	}
 	var g sync.WaitGroup
 	g.Go(func() { _ = b.s.Keep(ctx, "relay", b.relay) }) // it has no errors
-	for {
+	for said := b.s.Position(); ; {
 		select {
 		case <-ctx.Done():
 			g.Wait()
@@ -167,10 +167,12 @@ func (b *bus) run(ctx context.Context) error {
 			return nil
 		case <-b.news:
 		}
-		b.send("pos", "position", strconv.AppendInt(nil, b.last.Load(), 10))
-		if !Pause(ctx, publishApart) {
+		pos := b.last.Load()
+		b.send("pos", "position", strconv.AppendInt(nil, pos, 10))
+		if !Pause(ctx, rest(pos-said, publishApart)) {
 			continue
 		}
+		said = pos
 	}
 }
 

@@ -17,10 +17,12 @@ const (
 	pollActive = 100 * time.Millisecond
 	pollQuiet  = 250 * time.Millisecond
 	activeFor  = 5 * time.Second
-	// looksApart is the shortest time between two looks: while nodes are busy there is always something new, and a look costs the same
-	// however much it finds. vainApart is the longest to which it grows when hints were in vain.
+	// looksApart is the shortest time between two looks, vainApart the longest to which it grows when hints were in vain.
 	looksApart = 8 * time.Millisecond
 	vainApart  = 100 * time.Millisecond
+	// restEach and restMost say how long to rest after something: see rest.
+	restEach = time.Millisecond
+	restMost = 40 * time.Millisecond
 	// gapPatience is how long the transaction that is missing is given to be published by this process.
 	gapPatience = 2 * time.Millisecond
 )
@@ -39,27 +41,38 @@ func (s *Stream) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// rest is how long to wait before something is done again that costs the same however far the log has moved, and that makes those work who
+// wait for it. Below a thousand positions a second it is least; above, it grows until what was found grows no more: then a wake-up, a look
+// and an answer of /sync bring more events each.
+func rest(moved int64, least time.Duration) time.Duration {
+	return min(max(time.Duration(moved)*restEach, least), restMost)
+}
+
 // follow fills gaps that other nodes' transactions leave, and looks for their positions.
 func (s *Stream) follow(ctx context.Context) error {
 	poll := time.NewTimer(time.Hour)
 	defer poll.Stop()
 	var news, last time.Time // when another node had written something, and when the last look ended
-	apart := looksApart
+	apart, vain := looksApart, looksApart
 	for {
-		if s.db.Name() != "sqlite" {
+		switch {
+		case s.db.Name() == "sqlite":
+		case apart > looksApart: // there will be news
+			poll.Reset(apart)
+		default:
 			poll.Reset(s.patience(news))
 		}
-		cause, first, rest := "poll", time.Duration(0), looksApart
+		cause, first, rested := "poll", time.Duration(0), apart
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.gap:
 			cause, first = "gap", gapPatience
 		case <-s.hint:
-			cause, rest = "hint", apart
+			cause, rested = "hint", max(apart, vain)
 		case <-poll.C:
 		}
-		if d := max(first, rest-time.Since(last)); d > 0 && !Pause(ctx, d) {
+		if d := max(first, rested-time.Since(last)); d > 0 && !Pause(ctx, d) {
 			return nil
 		}
 		for _, c := range []chan struct{}{s.gap, s.hint} { // this look is theirs, too
@@ -69,15 +82,17 @@ func (s *Stream) follow(ctx context.Context) error {
 			}
 		}
 		s.metrics.looks.WithLabelValues(cause).Inc()
+		before := s.Position()
 		found, err := s.catchUp(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.WithError(err).Warn("could not read the log; trying again")
 		}
+		apart = rest(s.Position()-before, looksApart)
 		switch last = time.Now(); {
 		case found:
-			news, apart = last, looksApart
+			news, vain = last, looksApart
 		case cause == "hint": // said again, or by somebody who knows nothing
-			apart = min(2*apart, vainApart)
+			vain = min(2*vain, vainApart)
 		}
 	}
 }
