@@ -34,7 +34,7 @@ func benchInputs(a, b *Party) map[Point]*Input {
 	pair := func(p Point) *Input { return &Input{Point: p, Subject: a, Target: b} }
 	inRoom := func(p Point) *Input { return &Input{Point: p, Subject: a, Room: room, Audience: aud} }
 	ins := map[Point]*Input{EventSend: send(a, aud), RoomInvite: invite(a, b, aud), AccountLogin: {Point: AccountLogin, Subject: a, Request: &Request{IP: "192.0.2.1"}, Account: &Account{Username: "alice", Via: "password"}},
-		RoomCreate:  {Point: RoomCreate, Subject: a, Room: &Room{Version: "12", Tenant: acme, JoinRule: "invite", HistoryVisibility: "shared", Federate: true}},
+		RoomCreate:  {Point: RoomCreate, Subject: a, Room: &Room{Version: "12", Tenant: acme, JoinRule: "invite", HistoryVisibility: "shared", Federate: true, Servers: []string{string(acme)}}},
 		MediaUpload: {Point: MediaUpload, Subject: a, Media: &Media{MimeType: "image/png", Size: 1000, Server: acme}}}
 	for _, p := range []Point{ProfileRead, PresenceRead, KeysQuery, ToDeviceSend, DirectorySearch} {
 		ins[p] = pair(p)

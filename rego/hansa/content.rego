@@ -106,21 +106,24 @@ encryption if {
 # description: The room to be created follows the rule on encryption.
 default room_encryption := false
 
-room_encryption if {
-	not data.config[input.tenant.name].content.encryption
-	not data.config.operator.content.encryption
-}
+room_encryption if _encryption_unset
 
 room_encryption if {
 	_creation_follows(_encryption(_tenant))
 	_creation_follows(_encryption(_operator))
 }
 
+default _encryption_unset := false
+
+_encryption_unset if {
+	not data.config[input.tenant.name].content.encryption
+	not data.config.operator.content.encryption
+}
+
 # METADATA
 # description: Obligations for a new room, its encryption where that is required or forbidden.
 room_obligations := {} if {
-	not data.config[input.tenant.name].content.encryption
-	not data.config.operator.content.encryption
+	_encryption_unset
 } else := {"encryption": rule |
 	some scope in [_tenant, _operator]
 	rule := _encryption(scope)

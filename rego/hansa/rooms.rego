@@ -75,12 +75,12 @@ join_rule if {
 # description: The history visibility that is asked for is permitted. `world_readable` must be listed to be used.
 default history := false
 
-history if _history == ""
-
 history if {
 	_unset
-	_history in {"invited", "joined", "shared"}
+	_history in {"", "invited", "joined", "shared"}
 }
+
+history if _history == ""
 
 history if {
 	object.get(_tenant, "history_visibility", "unset") == "unset"
@@ -239,9 +239,12 @@ removal if {
 
 # METADATA
 # description: Obligations for a new room.
-default obligations := {"federate": false}
-
-obligations := new_partner_obligations if _federates
+obligations := {} if {
+	_unset
+	input.room.servers == [input.tenant.name]
+} else := new_partner_obligations if {
+	_federates
+} else := {"federate": false}
 
 # METADATA
 # description: Obligations about a server that is refused and takes part in rooms in which nobody of ours can remove it.
