@@ -95,6 +95,7 @@ type Stats struct {
 type conn struct {
 	c     *sql.Conn
 	stmts map[string]*sql.Stmt
+	texts map[shape]string
 	turns bool // a turn was prepared
 	// preferred is set while no other node writes.
 	preferred bool
@@ -223,7 +224,7 @@ func (db *DB) connect(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	db.checkOrigin(ctx, c)
-	out := &conn{c: c, stmts: map[string]*sql.Stmt{}}
+	out := &conn{c: c, stmts: map[string]*sql.Stmt{}, texts: map[shape]string{}}
 	if db.opts.Node != "" && db.d.nameSession != "" {
 		if _, err := c.ExecContext(ctx, db.d.nameSession, sessionName(db.opts.Node)); err != nil {
 			return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), c.Close())

@@ -108,6 +108,37 @@ func (i *insertion) size(size int) int {
 	return size
 }
 
+// shape is what the text of insertions depends on; the types and what an insertion returns go with its head and tail.
+type shape struct {
+	heads, tails [5]string
+	single       [5]bool // there is one row
+	size, many   int
+}
+
+// insertSQL is the statement for insertions of up to size rows each: one alone, or several together. It takes longer to write than to look up.
+func (c *conn) insertSQL(list []insertion, size int) string {
+	s := shape{size: size, many: len(list)}
+	if len(list) > len(s.heads) {
+		return togetherSQL(list, size)
+	}
+	for i := range list {
+		s.heads[i], s.tails[i], s.single[i] = list[i].head, list[i].tail, len(list[i].rows) == 1
+	}
+	q, ok := c.texts[s]
+	switch {
+	case ok:
+		return q
+	case len(list) == 1:
+		var b strings.Builder
+		list[0].write(&b, size, 0)
+		q = b.String()
+	default:
+		q = togetherSQL(list, size)
+	}
+	c.texts[s] = q
+	return q
+}
+
 // togetherSQL is one statement for insertions that do not depend on one another, of up to size rows each. It yields which insertion returned
 // which number.
 func togetherSQL(list []insertion, size int) string {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Tx is one transaction, or for DB.Read one connection. It is used by one goroutine and only inside the function it is given to.
@@ -114,19 +113,15 @@ const maxBulk = 256
 // bulk inserts rows with one statement per 256 rows. head is `INSERT INTO t (...)`, types the SQL types of the columns, tail what
 // follows the rows. scan, when not nil, reads the rows of a RETURNING clause.
 func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan func(*sql.Rows) error) error {
-	made, q := 0, ""
 	for len(rows) > 0 {
 		n := min(len(rows), maxBulk)
 		size := bulkSize(n)
-		args, err := padded(make([]any, 0, size*len(types)), &insertion{head: head, types: types, rows: rows[:n]}, size)
+		part := insertion{head: head, types: types, tail: tail, rows: rows[:n]}
+		args, err := padded(make([]any, 0, size*len(types)), &part, size)
 		if err != nil {
 			return err
 		}
-		if size != made {
-			var b strings.Builder
-			(&insertion{head: head, types: types, tail: tail}).write(&b, size, 0)
-			made, q = size, b.String()
-		}
+		q := tx.c.insertSQL([]insertion{part}, size)
 		if scan != nil {
 			if err := tx.query(scan, q, args...); err != nil {
 				return err
@@ -199,7 +194,7 @@ func (tx *Tx) together(list ...insertion) error {
 			}
 			part[i].back(n)
 			return nil
-		}, togetherSQL(part, size), args...); err != nil {
+		}, tx.c.insertSQL(part, size), args...); err != nil {
 			return err
 		}
 		list = slices.DeleteFunc(list, func(i insertion) bool { return len(i.rows) == 0 })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -104,6 +105,21 @@ func stored(t *testing.T, db *storage.DB) (want []string, upto int64) {
 		t.Fatal(err)
 	}
 	return want, upto
+}
+
+// The faster the log moves, the longer a node rests between two looks, up to a limit, and what is rare is not kept waiting.
+func TestRest(t *testing.T) {
+	t.Parallel()
+	const least = 8 * time.Millisecond
+	for perSecond, want := range map[int64]time.Duration{0: least, 10: least, 900: least, 1200: 40 * time.Millisecond, 3000: 40 * time.Millisecond} {
+		apart := least
+		for range 30 { // each rest is as long as what came in the one before it asks for
+			apart = stream.Rest((perSecond*apart.Microseconds()+999_999)/1_000_000, least)
+		}
+		if apart != want {
+			t.Errorf("at %d positions a second it rests for %v, want %v", perSecond, apart, want)
+		}
+	}
 }
 
 // A node that was behind takes in what the others have written: more than one look brings, with other entries and holes between the events,

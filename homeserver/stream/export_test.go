@@ -1,0 +1,4 @@
+package stream
+
+// Rest is rest.
+var Rest = rest
