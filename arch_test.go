@@ -70,7 +70,7 @@ func owners() map[string]string {
 	return map[string]string{
 		"github.com/open-policy-agent/opa": "policy/... rego/...",
 		"database/sql":                     "storage/...",
-		"github.com/lib/pq":                "storage/...",
+		"github.com/jackc/pgx":             "storage/...",
 		"modernc.org/sqlite":               "storage/...",
 		"github.com/nats-io":               "homeserver/stream",
 		"github.com/spf13/cobra":           "cmd/...",

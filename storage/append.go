@@ -336,7 +336,7 @@ func (b *appendBatch) flush(list []*Append) error {
 			return err
 		}
 	}
-	if err := b.flushEvents(); err != nil {
+	if err := b.flushEvents(b.onlyEvents(list)); err != nil {
 		return err
 	}
 	if err := b.flushState(); err != nil {
@@ -366,20 +366,39 @@ func (b *appendBatch) flush(list []*Append) error {
 	return nil
 }
 
-// flushEvents stores the events and the transaction IDs, and moves the heads of the rooms, each only if it still is the expected one.
-func (b *appendBatch) flushEvents() error {
+// onlyEvents tells whether nothing is written after the events: so it is with messages.
+func (b *appendBatch) onlyEvents(list []*Append) bool {
+	more := len(b.nodes) + len(b.auth) + len(b.state) + len(b.members) + len(b.unset) + len(b.missing)
+	return more == 0 && len(b.events) <= maxBulk && !slices.ContainsFunc(list, func(a *Append) bool {
+		return a.Also != nil || len(a.Redactions) > 0 || slices.ContainsFunc(a.Events, func(n NewEvent) bool { return n.Event.StateKey != nil })
+	})
+}
+
+// flushEvents stores the events and the transaction IDs, and moves the heads of the rooms, each only if it still is the expected one. Where
+// nothing else is written, it commits, too, if the transaction is such.
+func (b *appendBatch) flushEvents(last bool) error {
 	rooms, err := b.roomRows()
 	if err != nil {
 		return err
 	}
 	moved, txns := map[int64]bool{}, 0
-	err = b.tx.together(b.counter,
-		insertion{upsertRoomsSQL, []string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BYTEA", "BIGINT", "BIGINT"}, upsertRoomsTail, rooms,
+	list := []insertion{b.counter,
+		{upsertRoomsSQL, []string{"BIGINT", "TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT", "BYTEA", "BIGINT", "BIGINT"}, upsertRoomsTail, rooms,
 			func(num int64) { moved[num] = true }},
-		insertion{insertTxnsSQL, []string{"TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING RETURNING created_ts`, b.txns,
+		{insertTxnsSQL, []string{"TEXT", "TEXT", "TEXT", "TEXT", "TEXT", "BIGINT"}, `ON CONFLICT DO NOTHING RETURNING created_ts`, b.txns,
 			func(int64) { txns++ }},
-		insertion{insertEventsSQL, eventTypes(), "", b.events, nil})
+		{insertEventsSQL, eventTypes(), "", b.events, nil}}
+	if last && b.tx.final {
+		err = b.tx.finish(list)
+	} else {
+		err = b.tx.together(list...)
+	}
 	switch {
+	case b.tx.committed:
+		b.counter.back(0)
+		return nil
+	case errors.Is(err, errGuard):
+		return err
 	case b.tx.turn != nil && (err == nil || b.tx.db.d.isTaken(err)): // the counter was not where it was at the turn
 		return errTurn
 	case err != nil && b.tx.db.d.isUnique(err):

@@ -96,7 +96,8 @@ type conn struct {
 	c     *sql.Conn
 	stmts map[string]*sql.Stmt
 	texts map[shape]string
-	turns bool // a turn was prepared
+	named map[string]string // the names of what is prepared beside database/sql, by text
+	turns bool              // a turn was prepared
 	// preferred is set while no other node writes.
 	preferred bool
 }
@@ -157,15 +158,11 @@ func (db *DB) dial() error {
 		}
 		db.d, db.lock, dsn = sqliteDialect(), lock, "file:"+path
 	case strings.HasPrefix(db.opts.URL, "postgres://"), strings.HasPrefix(db.opts.URL, "postgresql://"):
-		sep := "?"
-		if strings.Contains(db.opts.URL, "?") {
-			sep = "&"
-		}
-		db.d, dsn = postgresDialect(), db.opts.URL+sep+"binary_parameters=yes"
+		db.d, dsn = postgresDialect(), db.opts.URL
 	default:
 		return fmt.Errorf("database %.20q...: want sqlite:path or postgres://user@host/name", db.opts.URL)
 	}
-	pool, err := sql.Open(db.d.driver, dsn)
+	pool, err := db.d.open(dsn)
 	if err != nil {
 		return err
 	}
@@ -224,7 +221,7 @@ func (db *DB) connect(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	db.checkOrigin(ctx, c)
-	out := &conn{c: c, stmts: map[string]*sql.Stmt{}, texts: map[shape]string{}}
+	out := &conn{c: c, stmts: map[string]*sql.Stmt{}, texts: map[shape]string{}, named: map[string]string{}}
 	if db.opts.Node != "" && db.d.nameSession != "" {
 		if _, err := c.ExecContext(ctx, db.d.nameSession, sessionName(db.opts.Node)); err != nil {
 			return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), c.Close())

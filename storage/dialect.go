@@ -9,8 +9,9 @@ import (
 
 // dialect is what differs between the two databases. There are two values of it: sqliteDialect and postgresDialect.
 type dialect struct {
-	name   string
-	driver string
+	name string
+	// open makes a pool of connections, of which none is used yet.
+	open func(dsn string) (*sql.DB, error)
 	// beginRead and beginWrite open a transaction on a connection.
 	beginRead, beginWrite string
 	// query rewrites the shared SQL text, ddl the text of migrations.
@@ -26,6 +27,8 @@ type dialect struct {
 	// isUnique, isRetry, isGone, isLate, isBroken classify errors of the driver: a violated unique key, a transaction that may be tried
 	// again, a connection that is lost, a statement that waited too long, a file of which it is not known what the disk has.
 	isUnique, isRetry, isGone, isLate, isBroken func(error) bool
+	// isGuard: it comes of guardSQL (PostgreSQL).
+	isGuard func(error) bool
 	// isTaken tells a violated unique key that says that a position was given out already.
 	isTaken func(error) bool
 	// clock is the time of the database in ms, the same for all nodes. SQLite has one process and takes its own.
@@ -108,19 +111,17 @@ func (i *insertion) size(size int) int {
 	return size
 }
 
-// shape is what the text of insertions depends on; the types and what an insertion returns go with its head and tail.
+// shape is what the text of up to five insertions depends on; the types and what an insertion returns go with its head and tail.
 type shape struct {
 	heads, tails [5]string
 	single       [5]bool // there is one row
 	size, many   int
+	guarded      bool
 }
 
 // insertSQL is the statement for insertions of up to size rows each: one alone, or several together. It takes longer to write than to look up.
-func (c *conn) insertSQL(list []insertion, size int) string {
-	s := shape{size: size, many: len(list)}
-	if len(list) > len(s.heads) {
-		return togetherSQL(list, size)
-	}
+func (c *conn) insertSQL(list []insertion, size int, guarded bool) string {
+	s := shape{size: size, many: len(list), guarded: guarded}
 	for i := range list {
 		s.heads[i], s.tails[i], s.single[i] = list[i].head, list[i].tail, len(list[i].rows) == 1
 	}
@@ -128,6 +129,8 @@ func (c *conn) insertSQL(list []insertion, size int) string {
 	switch {
 	case ok:
 		return q
+	case guarded:
+		q = guardSQL(list, size)
 	case len(list) == 1:
 		var b strings.Builder
 		list[0].write(&b, size, 0)
@@ -143,12 +146,7 @@ func (c *conn) insertSQL(list []insertion, size int) string {
 // which number.
 func togetherSQL(list []insertion, size int) string {
 	var b strings.Builder
-	n := 0
-	for i := range list {
-		b.WriteString([]string{"WITH i", ", i"}[min(i, 1)] + itoa(i) + " AS (")
-		n = list[i].write(&b, list[i].size(size), n)
-		b.WriteByte(')')
-	}
+	writeAll(&b, list, size)
 	b.WriteString(" SELECT CAST(-1 AS BIGINT), CAST(0 AS BIGINT)")
 	for i := range list {
 		if list[i].back != nil {
@@ -156,6 +154,31 @@ func togetherSQL(list []insertion, size int) string {
 		}
 	}
 	return b.String()
+}
+
+// guardSQL is the same, but it fails, by dividing by zero, unless each insertion that returns something returns it of as many rows as the
+// parameters that follow say. It yields nothing of interest.
+func guardSQL(list []insertion, size int) string {
+	var b strings.Builder
+	n := writeAll(&b, list, size)
+	b.WriteString(" SELECT 1 / CASE WHEN TRUE")
+	for i := range list {
+		if list[i].back != nil {
+			n++
+			b.WriteString(" AND (SELECT COUNT(*) FROM i" + itoa(i) + ") = CAST($" + itoa(n) + " AS BIGINT)")
+		}
+	}
+	b.WriteString(" THEN 1 ELSE 0 END")
+	return b.String()
+}
+
+func writeAll(b *strings.Builder, list []insertion, size int) (n int) {
+	for i := range list {
+		b.WriteString([]string{"WITH i", ", i"}[min(i, 1)] + itoa(i) + " AS (")
+		n = list[i].write(b, list[i].size(size), n)
+		b.WriteByte(')')
+	}
+	return n
 }
 
 func itoa(n int) string {

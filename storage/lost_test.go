@@ -63,7 +63,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // goBack makes the database what a standby has that lags behind by some positions.
 func goBack(t *testing.T, url string, pos, epoch int64) {
 	t.Helper()
-	driver, name := "postgres", url
+	driver, name := "pgx", url
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
 		driver, name = "sqlite", "file:"+path
 	}
@@ -245,7 +245,7 @@ func TestD461_CollationAndIsolation(t *testing.T) {
 	pos, err := notices(t, db, 1)
 	must(t, err)
 	must(t, db.Close())
-	raw, err := sql.Open("postgres", url)
+	raw, err := sql.Open("pgx", url)
 	must(t, err)
 	defer func() { _ = raw.Close() }()
 	for _, q := range []string{`DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET default_transaction_isolation = ''serializable'''; END $$`,
@@ -270,7 +270,7 @@ func TestD461_CollationAndIsolation(t *testing.T) {
 		return nil
 	}))
 	must(t, db.Close())
-	fresh, err := sql.Open("postgres", url)
+	fresh, err := sql.Open("pgx", url)
 	must(t, err)
 	defer func() { _ = fresh.Close() }()
 	fresh.SetMaxOpenConns(1)

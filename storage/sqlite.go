@@ -24,7 +24,7 @@ const sqliteMinimum = "3.51.3"
 
 func sqliteDialect() *dialect {
 	return &dialect{
-		name: "sqlite", driver: "sqlite",
+		name: "sqlite", open: func(dsn string) (*sql.DB, error) { return sql.Open("sqlite", dsn) },
 		beginRead: "BEGIN", beginWrite: "BEGIN IMMEDIATE",
 		singleWriter: true,
 		query: func(q string) string {

@@ -1,13 +1,17 @@
 package storage
 
 import (
+	"bytes"
 	"context"
-	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"hansa/matrix"
 )
@@ -125,49 +129,53 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 // readTurn begins a transaction by several statements in one round trip, and reads the heads of the rooms that others have written into.
 func (w *writer) readTurn(ctx context.Context, q string) (t *turn, heads map[int64]Head, err error) {
 	w.db.stats.statements.Add(1)
-	rows, err := w.c.c.QueryContext(ctx, q)
-	if err != nil {
-		return nil, nil, err
-	}
 	heads = map[int64]Head{}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for ok := true; ok; ok = rows.NextResultSet() {
-		columns, err := rows.Columns()
-		if err != nil {
-			return nil, nil, err
-		}
-		for rows.Next() {
-			if len(columns) < turnColumns {
-				continue // the locks
+	err = w.c.raw(func(c *pgx.Conn) error {
+		results := c.PgConn().Exec(ctx, q)
+		for results.NextResult() {
+			rows := results.ResultReader()
+			turns := len(rows.FieldDescriptions()) == turnColumns // else the locks
+			for rows.NextRow() {
+				if !turns {
+					continue
+				}
+				t = &turn{}
+				if err := readMoved(rows.Values(), t, heads); err != nil {
+					return errors.Join(err, results.Close())
+				}
 			}
-			t = &turn{}
-			if err := scanMoved(rows, t, heads); err != nil {
-				return nil, nil, err
-			}
 		}
-		if err := rows.Err(); err != nil {
-			return nil, nil, err
-		}
+		return results.Close()
+	})
+	if err == nil && t == nil {
+		err = errors.New("storage: the log has no position")
 	}
-	if t == nil {
-		return nil, nil, errors.New("storage: the log has no position")
-	}
-	return t, heads, nil
+	return t, heads, err
 }
 
-// scanMoved reads the position, and the head of one room where there is one.
-func scanMoved(rows *sql.Rows, t *turn, heads map[int64]Head) error {
-	var num, depth, last, state sql.NullInt64
-	var name, ext sql.NullString
-	var root []byte
-	if err := rows.Scan(&t.pos, &t.backfill, &t.epoch, &num, &name, &ext, &depth, &root, &last, &state); err != nil || !num.Valid {
+// readMoved reads the position, and the head of one room where there is one, as PostgreSQL writes them.
+func readMoved(row [][]byte, t *turn, heads map[int64]Head) (err error) {
+	number := func(i int) (n int64) {
+		if row[i] != nil && err == nil {
+			n, err = strconv.ParseInt(string(row[i]), 10, 64)
+		}
+		return n
+	}
+	*t = turn{number(0), number(1), number(2)}
+	if row[3] == nil || err != nil {
 		return err
 	}
-	h := Head{Name: name.String, Depth: depth.Int64, LastPos: last.Int64, StatePos: state.Int64}
-	copy(h.StateRoot[:], root)
-	var err error
-	h.Extremities, err = parseExtremities(ext.String)
-	heads[num.Int64] = h
+	num, h := number(3), Head{Name: string(row[4]), Depth: number(6), LastPos: number(8), StatePos: number(9)}
+	if root, ok := bytes.CutPrefix(row[7], []byte(`\x`)); err == nil && (!ok || len(root) != 2*len(h.StateRoot)) && len(root) > 0 {
+		err = fmt.Errorf("storage: room %d has a state root of %d characters", num, len(root))
+	} else if err == nil {
+		_, err = hex.Decode(h.StateRoot[:], root)
+	}
+	if err != nil {
+		return err
+	}
+	h.Extremities, err = parseExtremities(string(row[5]))
+	heads[num] = h
 	return err
 }
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"hansa/matrix/event"
 	"hansa/storage"
 	"hansa/storage/storagetest"
@@ -21,7 +23,7 @@ func beside(t *testing.T) (*storage.DB, *sql.DB) {
 	t.Helper()
 	url := storagetest.URL(t, "postgres")
 	db := storagetest.Open(t, storage.Options{URL: url})
-	raw, err := sql.Open("postgres", url)
+	raw, err := sql.Open("pgx", url)
 	must(t, err)
 	t.Cleanup(func() { _ = raw.Close() })
 	return db, raw
@@ -304,7 +306,7 @@ func TestPlans_TurnAndNewsGoByKeys(t *testing.T) {
 	scans := regexp.MustCompile(`Seq Scan on (events|rooms)`)
 	check := func(when, mode, what string) {
 		t.Helper()
-		rows, err := c.QueryContext(context.Background(), "EXPLAIN EXECUTE "+what)
+		rows, err := c.QueryContext(context.Background(), "EXPLAIN EXECUTE "+what, pgx.QueryExecModeSimpleProtocol)
 		must(t, err)
 		var plan []string
 		for rows.Next() {
@@ -454,7 +456,7 @@ func TestPrefer(t *testing.T) {
 	ctx := context.Background()
 	url := storagetest.URL(t, "postgres")
 	one, two := storagetest.Open(t, storage.Options{URL: url}), storagetest.Open(t, storage.Options{URL: url})
-	raw, err := sql.Open("postgres", url)
+	raw, err := sql.Open("pgx", url)
 	must(t, err)
 	t.Cleanup(func() { _ = raw.Close() })
 	for _, ends := range []bool{true, false} {

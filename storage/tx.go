@@ -21,6 +21,8 @@ type Tx struct {
 	history int64 // the last number for history that this transaction has taken, 0 when none
 	entries []Entry
 	turn    *turn // where positions are taken from at first; nil where the row is raised at once
+	// final is set where whatever is inserted last may be committed with it, committed where that has happened.
+	final, committed bool
 	// failed is the first statement that PostgreSQL refused. It has given the transaction up then, and would take COMMIT for ROLLBACK
 	// without a word, also where the caller makes nothing of the error.
 	failed error
@@ -121,7 +123,7 @@ func (tx *Tx) bulk(head string, types []string, tail string, rows [][]any, scan 
 		if err != nil {
 			return err
 		}
-		q := tx.c.insertSQL([]insertion{part}, size)
+		q := tx.c.insertSQL([]insertion{part}, size, false)
 		if scan != nil {
 			if err := tx.query(scan, q, args...); err != nil {
 				return err
@@ -194,11 +196,45 @@ func (tx *Tx) together(list ...insertion) error {
 			}
 			part[i].back(n)
 			return nil
-		}, tx.c.insertSQL(part, size), args...); err != nil {
+		}, tx.c.insertSQL(part, size, false), args...); err != nil {
 			return err
 		}
 		list = slices.DeleteFunc(list, func(i insertion) bool { return len(i.rows) == 0 })
 	}
+	return nil
+}
+
+// errGuard tells that something was not as it was expected when insertions were made together with COMMIT. Nothing was written.
+var errGuard = errors.New("storage: something has changed before the commit")
+
+// finish makes the last insertions, of 256 rows each at most, and commits, in one round trip: all other nodes wait meanwhile. Each that
+// returns something must return it of every row; which one did not is not told, but found out by making them one after the other.
+func (tx *Tx) finish(list []insertion) error {
+	list = slices.DeleteFunc(list, func(i insertion) bool { return len(i.rows) == 0 })
+	longest, width := 0, 0
+	for _, i := range list {
+		longest, width = max(longest, len(i.rows)), width+len(i.types)
+	}
+	size := bulkSize(longest)
+	args, err := make([]any, 0, size*width+len(list)), error(nil)
+	for i := range list {
+		if args, err = padded(args, &list[i], list[i].size(size)); err != nil {
+			return err
+		}
+	}
+	for i := range list {
+		if list[i].back != nil {
+			args = append(args, int64(len(list[i].rows)))
+		}
+	}
+	tx.count()
+	if err := tx.c.commitWith(tx.ctx, tx.c.insertSQL(list, size, true), args); err != nil {
+		if tx.db.d.isGuard(err) {
+			err = fmt.Errorf("%w: %w", errGuard, err)
+		}
+		return err
+	}
+	tx.committed = true
 	return nil
 }
 

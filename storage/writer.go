@@ -152,6 +152,7 @@ type manner struct {
 	careful bool // each update can fail alone
 	look    bool // the heads of the rooms are read: one of them is not what it was thought to be
 	row     bool // the counter row is locked: somebody writes without having a turn
+	apart   bool // what is written and COMMIT are sent one after the other, so that it shows what is wrong
 }
 
 // run commits a batch. When the batch fails for a reason that lies in one of its jobs, that job is found (by name, or by
@@ -183,6 +184,8 @@ func (w *writer) run(batch []*job, open bool) error {
 			how.look = true
 		case errors.As(err, &conflict):
 			batch = failRoom(batch, conflict.room, err)
+		case errors.Is(err, errGuard) && !how.apart:
+			how.apart = true
 		case errors.Is(err, errTurn) && !how.row:
 			how.row = true
 		case w.db.d.isRetry(err) && try < maxRetries: // another node holds a lock that ours waits for in the other order
@@ -223,7 +226,7 @@ var errOneFailed = errors.New("storage: an update of the batch failed")
 // costs two more statements each.
 func (w *writer) try(batch []*job, how manner) (errs []error, err error) {
 	db, ctx := w.db, context.Background()
-	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true, turn: w.turn}
+	tx := &Tx{db: db, c: w.c, ctx: ctx, write: true, turn: w.turn, final: w.turn != nil && !how.apart && !slices.ContainsFunc(batch, func(j *job) bool { return j.ap == nil })}
 	var appends []*Append
 	for _, j := range batch {
 		if j.ap != nil {
@@ -261,9 +264,11 @@ func (w *writer) try(batch []*job, how manner) (errs []error, err error) {
 		w.rollback(err)
 		return nil, err
 	}
-	if err = w.c.plain(ctx, "COMMIT"); err != nil {
-		w.discard(err)
-		return nil, err
+	if !tx.committed {
+		if err = w.c.plain(ctx, "COMMIT"); err != nil {
+			w.discard(err)
+			return nil, err
+		}
 	}
 	db.stats.commits.Add(1)
 	if tx.first == w.seen+1 { // else somebody has written in between, and the next turn tells where

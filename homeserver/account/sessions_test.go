@@ -73,7 +73,7 @@ func dump(t *testing.T, k *kit) string {
 	t.Helper()
 	driver, dsn := "sqlite", strings.TrimPrefix(k.url, "sqlite:")
 	if k.DB.Name() == "postgres" {
-		driver, dsn = "postgres", k.url
+		driver, dsn = "pgx", k.url
 	}
 	db, err := sql.Open(driver, dsn)
 	must(t, err)

@@ -69,7 +69,7 @@ func URL(t testing.TB, name string) string {
 	if base == "" {
 		t.Fatal("HANSA_TEST_POSTGRES is not set: run `make test`, or `eval $(test/setup/postgres.sh start)` for a throw-away PostgreSQL")
 	}
-	admin, err := sql.Open("postgres", base)
+	admin, err := sql.Open("pgx", base)
 	if err != nil {
 		t.Fatal(err)
 	}

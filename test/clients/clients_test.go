@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lib/pq"
+	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -181,17 +181,17 @@ func postgresDatabase(t *testing.T) string {
 	if err != nil {
 		t.Fatalf("HANSA_TEST_POSTGRES: %v", err)
 	}
-	db, err := sql.Open("postgres", base)
+	db, err := sql.Open("pgx", base)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	name := fmt.Sprintf("clients_%d_%d", os.Getpid(), time.Now().UnixNano())
-	if _, err := db.Exec("CREATE DATABASE " + pq.QuoteIdentifier(name)); err != nil {
+	if _, err := db.Exec("CREATE DATABASE " + pgx.Identifier{name}.Sanitize()); err != nil {
 		t.Fatalf("create a database at HANSA_TEST_POSTGRES: %v", err)
 	}
 	t.Cleanup(func() {
-		if _, err := db.Exec("DROP DATABASE " + pq.QuoteIdentifier(name) + " WITH (FORCE)"); err != nil {
+		if _, err := db.Exec("DROP DATABASE " + pgx.Identifier{name}.Sanitize() + " WITH (FORCE)"); err != nil {
 			t.Errorf("drop the database: %v", err)
 		}
 	})

@@ -24,7 +24,7 @@ import (
 // rows are the tables of a server's database in which some row holds a text, with one such row.
 func rows(t *testing.T, s *hstest.Server, text string) map[string]string {
 	t.Helper()
-	driver, url, list := "postgres", s.Config.Database, `SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()`
+	driver, url, list := "pgx", s.Config.Database, `SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()`
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
 		driver, url, list = "sqlite", "file:"+path+"?mode=ro&_pragma=busy_timeout(10000)", `SELECT name FROM sqlite_master WHERE type = 'table'`
 	}
