@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,7 +66,7 @@ func (s *server) start(ctx context.Context, binary, store string, o options, log
 		return fmt.Errorf("%s: %w\n%s", initialize, err, out)
 	}
 	for i := range max(o.nodes, 1) {
-		n, err := s.startNode(ctx, binary, i, o.nats, log)
+		n, err := s.startNode(ctx, binary, i, o, log)
 		if err != nil {
 			return err
 		}
@@ -74,7 +75,7 @@ func (s *server) start(ctx context.Context, binary, store string, o options, log
 	return nil
 }
 
-func (s *server) startNode(ctx context.Context, binary string, i int, nats string, log io.Writer) (*node, error) {
+func (s *server) startNode(ctx context.Context, binary string, i int, o options, log io.Writer) (*node, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -87,7 +88,10 @@ func (s *server) startNode(ctx context.Context, binary string, i int, nats strin
 	n := &node{url: "http://" + address, done: make(chan error, 1)}
 	n.cmd = exec.Command(binary, "serve", "-c", filepath.Join(s.dir, "hansa.yaml"))
 	n.cmd.Env = append(os.Environ(), "HANSA_TENANTS_0_REGISTRATION=open", "HANSA_LIMITS_ENABLED=false",
-		"HANSA_LISTEN_CLIENT="+address, "HANSA_LISTEN_ADMIN=", "HANSA_NATS="+nats, fmt.Sprintf("HANSA_DATA_DIR=%s/node%d", s.dir, i))
+		"HANSA_LISTEN_CLIENT="+address, "HANSA_LISTEN_ADMIN=", "HANSA_NATS="+o.nats, fmt.Sprintf("HANSA_DATA_DIR=%s/node%d", s.dir, i))
+	if o.nodes > 1 { // they share the cores of this machine
+		n.cmd.Env = append(n.cmd.Env, fmt.Sprint("GOMAXPROCS=", max(1, runtime.NumCPU()/o.nodes)))
+	}
 	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
 	if err := n.cmd.Start(); err != nil {
 		return nil, err
