@@ -49,29 +49,13 @@ const (
 	calmLook   = 10 * time.Second
 	calmBytes  = 32 << 20
 	wasteBytes = 12 << 20
-	// calmPercent and busyPercent are how much the heap may grow beyond what is live before it is collected. It is a tenth of the work of a
-	// server that has much to do, and memory that is soon given back.
-	calmPercent = 100
-	busyPercent = 200
 )
 
-// tendMemory lets the heap grow while the server has much to do, unless somebody has said by GOGC how far, and gives the system back what a burst
-// of requests has left, when it is over: the collector alone keeps it for the next one.
-func tendMemory(ctx context.Context) {
-	_, said := os.LookupEnv("GOGC")
-	grow := func(calm bool) {
-		switch {
-		case said:
-		case calm:
-			debug.SetGCPercent(calmPercent)
-		default:
-			debug.SetGCPercent(busyPercent)
-		}
-	}
+// returnMemory gives the system back what a burst of requests has left, when it is over: the collector alone keeps it for the next one.
+func returnMemory(ctx context.Context) {
 	tick := time.NewTicker(calmLook)
 	defer tick.Stop()
 	before, calm := readMemory(), false
-	grow(calm)
 	for {
 		select {
 		case <-ctx.Done():
@@ -80,10 +64,7 @@ func tendMemory(ctx context.Context) {
 		}
 		now := readMemory()
 		was := calm
-		if calm = now.allocated-before.allocated < calmBytes; calm != was {
-			grow(calm)
-		}
-		if calm && (!was || now.waste() > wasteBytes) {
+		if calm = now.allocated-before.allocated < calmBytes; calm && (!was || now.waste() > wasteBytes) {
 			debug.FreeOSMemory()
 		}
 		before = now

@@ -26,7 +26,7 @@ func newServe() *cobra.Command {
 			return err
 		}
 		limitMemory(log)
-		go tendMemory(c.Context())
+		go returnMemory(c.Context())
 		return serve(c.Context(), cfg, homeserver.Deps{Log: log, Version: version})
 	}}, 0, 0, "none: whoever may read the keys is the operator")
 	configFlag(c, &file)
