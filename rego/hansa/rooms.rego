@@ -160,7 +160,9 @@ _partner_history_permits(visibility) if {
 }
 
 # The most open one of those that are permitted; undefined where none is.
-_partner_most := [visibility |
+_partner_most := "invited" if {
+	_partner_history_unset
+} else := [visibility |
 	some visibility in ["world_readable", "shared", "invited", "joined"]
 	_partner_history_permits(visibility)
 ][0]
