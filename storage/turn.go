@@ -28,7 +28,9 @@ const (
 	// The settings are for all that the writer does: who holds the turn scans no table that has an index, and plans nothing twice. To set them
 	// for one statement would cost more than the statement, and others wait meanwhile.
 	setTurnsSQL  = `SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; `
-	beginTurnSQL = `%sBEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared(5162342482), pg_advisory_xact_lock(5162342481); EXECUTE hansa_turn(%d)`
+	beginTurnSQL = `%sBEGIN ISOLATION LEVEL READ COMMITTED; EXECUTE hansa_lock; EXECUTE hansa_turn(%d)`
+	// A statement of its own: what sees the rooms as they are at the turn has to begin after it.
+	prepareLockSQL = `PREPARE hansa_lock AS SELECT pg_advisory_xact_lock_shared(5162342482), pg_advisory_xact_lock(5162342481); `
 	// What a turn begins with: the position, and the rooms that others have written into since the last one. It is said so that no plan but
 	// by the keys is possible, however little PostgreSQL knows of the tables when it makes one.
 	prepareTurnSQL = `PREPARE hansa_turn (BIGINT) AS
@@ -97,7 +99,7 @@ var errTurn = fmt.Errorf("%w: the log has moved on meanwhile", ErrUnavailable)
 func (w *writer) takeTurn(ctx context.Context) (err error) {
 	db, c := w.db, w.c
 	if !c.turns {
-		if _, err := c.c.ExecContext(ctx, setTurnsSQL+turnSQL()); err != nil {
+		if _, err := c.c.ExecContext(ctx, setTurnsSQL+prepareLockSQL+turnSQL()); err != nil {
 			return err
 		}
 		c.turns = true

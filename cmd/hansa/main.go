@@ -24,7 +24,7 @@ var version = "devel"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(context.WithValue(ctx, ownProcess{}, true), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // usageError marks a wrong use of the command line.

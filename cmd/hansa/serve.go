@@ -25,6 +25,7 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		relaxTimers(c.Context(), cfg, log)
 		limitMemory(log)
 		go returnMemory(c.Context())
 		return serve(c.Context(), cfg, homeserver.Deps{Log: log, Version: version})
