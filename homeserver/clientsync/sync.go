@@ -128,8 +128,8 @@ func (s *Service) Sync(ctx context.Context, q Request) ([]byte, error) {
 	if err := s.hub.reach(ctx, s.Stream.Position()); err != nil {
 		return nil, err
 	}
-	s.pace(ctx, b, d, deadline)
 	for {
+		s.pace(ctx, b, d, q.Since.Pos, deadline)
 		upto := s.hub.position() // before the inbox is read: it has everything up to here
 		list, more, ok := b.since(q.Since.Pos)
 		// A position that is not here yet may be another node's, or committed a moment ago: the database knows.
@@ -187,12 +187,12 @@ func (s *Service) stopping() bool {
 	}
 }
 
-// pace keeps a device that is flooded from asking for every single event.
-func (s *Service) pace(ctx context.Context, b *inbox, d *device, deadline time.Time) {
+// pace keeps a device that is flooded from asking for every single event. Where there is nothing for it yet, it has no need to wait twice.
+func (s *Service) pace(ctx context.Context, b *inbox, d *device, since int64, deadline time.Time) {
 	b.mu.Lock()
-	next := d.lastNews.Add(s.MinInterval)
+	next, news := d.lastNews.Add(s.MinInterval), len(b.list) > 0 && b.list[len(b.list)-1].pos > since
 	b.mu.Unlock()
-	if next.After(deadline) {
+	if !news || next.After(deadline) {
 		return
 	}
 	if wait := next.Sub(s.Now()); wait > 0 {
