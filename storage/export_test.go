@@ -40,3 +40,16 @@ func SubmitLate(db *DB) error {
 	db.jobs <- j
 	return db.result(j)
 }
+
+// Gather lets a batch of updates wait for company where batches are of usual updates and the others have come already. It returns how large
+// the batch became.
+func Gather(usual, batch, others int) int {
+	q := queue{db: &DB{jobs: make(chan *job, others)}}
+	q.went(usual)
+	for range others {
+		q.db.jobs <- &job{}
+	}
+	n := len(q.gather(make([]*job, batch)))
+	q.went(n)
+	return n
+}

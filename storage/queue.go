@@ -6,6 +6,8 @@ const (
 	// patientApart is the shortest time between two commits of what can wait, unless there are patientMost events of it.
 	patientApart = 15 * time.Millisecond
 	patientMost  = 128
+	// gatherFor is how long a batch waits for company at most, where other nodes write, too.
+	gatherFor = 500 * time.Microsecond
 )
 
 // queue is what waits for the writer, and belongs to its goroutine. Appends that can wait are written together, each patientApart or where
@@ -18,6 +20,8 @@ type queue struct {
 	since   time.Time
 	last    time.Time // when some were last taken
 	taking  bool      // the batch that is being made has them
+	// usual is about how large batches are that go on their way at a time like this.
+	usual int
 }
 
 // next waits for something to be written and returns it; nil when the database is closed and nothing is left.
@@ -47,6 +51,29 @@ func (q *queue) next() []*job {
 		}
 	}
 }
+
+// gather waits until a batch that is to take its turn among those of other nodes is nearly as large as batches are at the moment, though not for
+// long. A turn costs much the same whatever is written in it, and each node has only its part of all who write: so two nodes need hardly more
+// turns than one would. A batch of one, where batches are of one, does not wait.
+func (q *queue) gather(batch []*job) []*job {
+	if len(batch) >= q.usual*3/4 {
+		return batch
+	}
+	t := time.NewTimer(gatherFor)
+	defer t.Stop()
+	for len(batch) < q.usual*3/4 {
+		select {
+		case j := <-q.db.jobs:
+			batch = q.add(batch, j)
+		case <-t.C:
+			return batch
+		}
+	}
+	return batch
+}
+
+// went notes how large a batch was.
+func (q *queue) went(n int) { q.usual = max(n, (7*q.usual+n)/8) }
 
 // fill adds what has come to a batch.
 func (q *queue) fill(batch []*job) []*job {

@@ -124,7 +124,7 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 		w.moved = map[int64]Head{}
 	}
 	maps.Copy(w.moved, heads)
-	w.turn, w.seen = t, t.pos
+	w.turn, w.seen, w.shared = t, t.pos, t.pos != w.seen
 	return nil
 }
 

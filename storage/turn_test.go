@@ -266,3 +266,18 @@ func TestAppend_Patient(t *testing.T) {
 		}
 	})
 }
+
+// Beside other nodes a batch becomes about as large as batches are, if what is needed for that comes; it goes alone if nothing comes, and at
+// once if batches are small.
+func TestGather(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ usual, batch, others, want int }{
+		{8, 1, 20, 6}, {8, 5, 20, 6}, {8, 6, 20, 6}, {8, 7, 20, 7}, // up to three quarters
+		{8, 1, 2, 3}, {8, 1, 0, 1}, // what there is
+		{1, 1, 20, 1}, {0, 1, 20, 1},
+	} {
+		if got := storage.Gather(test.usual, test.batch, test.others); got != test.want {
+			t.Errorf("a batch of %d where %d are usual and %d are waiting becomes %d, want %d", test.batch, test.usual, test.others, got, test.want)
+		}
+	}
+}

@@ -88,13 +88,16 @@ func (db *DB) enqueue(ctx context.Context, j *job) error {
 	}
 }
 
-// write is the one goroutine that commits batches. It takes what is there when its turn comes and never waits for more.
+// write is the one goroutine that commits batches. It takes what is there when its turn comes, and does not wait for more while it writes alone.
 func (db *DB) write() {
 	defer db.done.Done()
 	defer close(db.ended)
 	w := &writer{db: db, queue: queue{db: db}}
 	defer w.close()
 	for batch := w.queue.next(); len(batch) > 0; batch = w.queue.next() {
+		if w.shared && db.preferred.Load() == 0 {
+			batch = w.queue.gather(batch)
+		}
 		w.run(batch, true)
 	}
 }
@@ -117,6 +120,8 @@ type writer struct {
 	// room may be built on an older one.
 	seen  int64
 	moved map[int64]Head
+	// shared is set while other nodes write, too: they did between the last two turns.
+	shared bool
 	// turn is that of the transaction which was begun; nil on SQLite, where nobody else writes.
 	turn *turn
 }
@@ -169,6 +174,7 @@ func (w *writer) run(batch []*job, open bool) error {
 		}
 		if open {
 			batch, open = w.queue.fill(batch), false
+			w.queue.went(len(batch))
 		}
 		errs, err := w.try(batch, how)
 		if err == nil {
