@@ -37,6 +37,9 @@ func relaxTimers(ctx context.Context, cfg *config.Config, log *logrus.Entry) {
 	if own, _ := ctx.Value(ownProcess{}).(bool); !own || err != nil || strings.HasPrefix(database, "sqlite:") || os.Getenv(slackMark) != "" {
 		return
 	}
+	if ctx.Err() != nil { // told to stop already; the new program would not know
+		return
+	}
 	if err := beginAnew(); err != nil {
 		log.WithField("pkg", "hansa").WithError(err).Info("timers stay as exact as the system makes them")
 	}
