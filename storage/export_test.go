@@ -41,15 +41,17 @@ func SubmitLate(db *DB) error {
 	return db.result(j)
 }
 
-// Gather lets a batch of updates wait for company where batches are of usual updates and the others have come already. It returns how large
+// Gather lets a batch of messages wait for company where batches are of usual messages and the others have come already. It returns how large
 // the batch became.
 func Gather(usual, batch, others int) int {
+	messages := make([]*job, batch+others)
+	for i := range messages {
+		messages[i] = &job{ap: &Append{Events: make([]NewEvent, 1)}}
+	}
 	q := queue{db: &DB{jobs: make(chan *job, others)}}
 	q.went(usual)
-	for range others {
-		q.db.jobs <- &job{}
+	for _, j := range messages[batch:] {
+		q.db.jobs <- j
 	}
-	n := len(q.gather(make([]*job, batch)))
-	q.went(n)
-	return n
+	return len(q.gather(messages[:batch:batch]))
 }

@@ -12,7 +12,7 @@ const (
 
 // queue is what waits for the writer, and belongs to its goroutine. Appends that can wait are written together, each patientApart or where
 // nothing else has to be written: so what many servers send into many rooms is a commit now and then, and a commit is not what somebody
-// who writes a message meets. On PostgreSQL nothing waits: another node could move the room on each time.
+// who writes a message meets. On PostgreSQL nothing waits that long: another node could move the room on each time.
 type queue struct {
 	db      *DB
 	patient []*job // appends that can wait, in their order
@@ -20,7 +20,7 @@ type queue struct {
 	since   time.Time
 	last    time.Time // when some were last taken
 	taking  bool      // the batch that is being made has them
-	// usual is about how large batches are that go on their way at a time like this.
+	// usual is about how large batches are that go on their way at a time like this, in what job.size counts.
 	usual int
 }
 
@@ -56,15 +56,16 @@ func (q *queue) next() []*job {
 // long. A turn costs much the same whatever is written in it, and each node has only its part of all who write: so two nodes need hardly more
 // turns than one would. A batch of one, where batches are of one, does not wait.
 func (q *queue) gather(batch []*job) []*job {
-	if len(batch) >= q.usual*3/4 {
+	size, enough := sizeOf(batch), min(q.usual, maxBatch)*3/4
+	if size >= enough {
 		return batch
 	}
 	t := time.NewTimer(gatherFor)
 	defer t.Stop()
-	for len(batch) < q.usual*3/4 {
+	for size < enough {
 		select {
 		case j := <-q.db.jobs:
-			batch = q.add(batch, j)
+			batch, size = q.add(batch, j), size+j.size()
 		case <-t.C:
 			return batch
 		}
@@ -73,22 +74,17 @@ func (q *queue) gather(batch []*job) []*job {
 }
 
 // went notes how large a batch was.
-func (q *queue) went(n int) { q.usual = max(n, (7*q.usual+n)/8) }
+func (q *queue) went(size int) { q.usual = max(size, (7*q.usual+size)/8) }
 
 // fill adds what has come to a batch.
 func (q *queue) fill(batch []*job) []*job {
-	size := 0
-	for _, j := range batch {
-		size += j.size()
-	}
+	size := sizeOf(batch)
 	for size+q.events < maxBatch {
 		select {
 		case j := <-q.db.jobs:
 			n := len(batch)
 			batch = q.add(batch, j)
-			for _, j := range batch[n:] {
-				size += j.size()
-			}
+			size += sizeOf(batch[n:])
 		default:
 			return batch
 		}

@@ -275,6 +275,7 @@ func TestGather(t *testing.T) {
 		{8, 1, 20, 6}, {8, 5, 20, 6}, {8, 6, 20, 6}, {8, 7, 20, 7}, // up to three quarters
 		{8, 1, 2, 3}, {8, 1, 0, 1}, // what there is
 		{1, 1, 20, 1}, {0, 1, 20, 1},
+		{5000, 1, 400, 192}, // never more than a batch may hold
 	} {
 		if got := storage.Gather(test.usual, test.batch, test.others); got != test.want {
 			t.Errorf("a batch of %d where %d are usual and %d are waiting becomes %d, want %d", test.batch, test.usual, test.others, got, test.want)

@@ -109,6 +109,13 @@ func (j *job) size() int {
 	return max(1, len(j.ap.Events))
 }
 
+func sizeOf(batch []*job) (n int) {
+	for _, j := range batch {
+		n += j.size()
+	}
+	return n
+}
+
 // writer owns the writing connection.
 type writer struct {
 	db    *DB
@@ -174,7 +181,7 @@ func (w *writer) run(batch []*job, open bool) error {
 		}
 		if open {
 			batch, open = w.queue.fill(batch), false
-			w.queue.went(len(batch))
+			w.queue.went(sizeOf(batch))
 		}
 		errs, err := w.try(batch, how)
 		if err == nil {

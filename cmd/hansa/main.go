@@ -21,6 +21,9 @@ import (
 // version is set by the linker.
 var version = "devel"
 
+// ownProcess is the key of what tells, in a context, that the process is this program's own and may be begun anew.
+type ownProcess struct{}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -24,9 +24,6 @@ const (
 	slackMark = "HANSA_TIMERSLACK"
 )
 
-// ownProcess is the key of what tells, in a context, that the process is this program's own and may be begun anew.
-type ownProcess struct{}
-
 // relaxTimers begins a node that uses PostgreSQL anew with timers that may be some milliseconds late. Go's runtime looks after its threads every 20 us
 // while they work now and again, as those of a node do that shares its processors with others: half of the switches between processes came from
 // that, and a tenth of what the machine could do. The thread that looks is there before main, and takes its slack from what the process was begun
@@ -58,7 +55,7 @@ func beginAnew() error {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack.Nanoseconds()), 0, 0, 0); err != nil {
 		return fmt.Errorf("set the slack of timers: %w", err)
 	}
-	err = syscall.Exec(program, os.Args, append(os.Environ(), slackMark+"="+timerSlack.String()))
+	err = syscall.Exec(program, os.Args, append([]string{slackMark + "=" + timerSlack.String()}, os.Environ()...)) // the first of a name counts
 	return errors.Join(fmt.Errorf("begin %s anew: %w", program, err), unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(kernelSlack.Nanoseconds()), 0, 0, 0))
 }
 

@@ -16,8 +16,8 @@ import (
 // slackOf names, in the environment of a test that is run as a process of its own, the database that it has.
 const slackOf = "TEST_SLACK_OF"
 
-// A node that uses PostgreSQL goes on in the same process, with relaxed timers; one that uses SQLite does not, nor one for which somebody has
-// decided.
+// A node that uses PostgreSQL goes on in the same process, with relaxed timers; one that uses SQLite does not, nor one that was begun anew
+// already.
 func TestRelaxTimers(t *testing.T) {
 	if database := os.Getenv(slackOf); database != "" {
 		log := logrus.New()
