@@ -83,6 +83,7 @@ type budget struct {
 	bucket
 	failures int
 	again    time.Time // not before, after a failure
+	answers  uint64    // how many it has given
 	// denied is the last refusal by policy.
 	denied      error
 	deniedUntil time.Time
@@ -112,6 +113,13 @@ func (r *Ring) budgetOf(server matrix.ServerName) *budget {
 	return b
 }
 
+// answers is how many answers a server has given since it was last forgotten. Who asks it for what it has not looked up after that asks in vain.
+func (r *Ring) answers(server matrix.ServerName) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.budgetOf(server).answers
+}
+
 // settle notes how asking a server went.
 func (r *Ring) settle(server matrix.ServerName, err error) {
 	now := r.Now()
@@ -120,6 +128,7 @@ func (r *Ring) settle(server matrix.ServerName, err error) {
 	b := r.budgetOf(server)
 	if err == nil {
 		b.failures, b.again = 0, time.Time{}
+		b.answers++
 		r.metrics.fetches.WithLabelValues("ok").Inc()
 		return
 	}

@@ -108,7 +108,7 @@ func (c *collection) direct(ctx context.Context, servers []matrix.ServerName) []
 		}
 		one, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		err := c.r.fetchDirect(one, servers[i])
+		err := c.r.fetchDirect(one, servers[i], c.r.answers(servers[i]))
 		heard[i] = err == nil || c.r.silent(servers[i]) || one.Err() != nil && ctx.Err() == nil
 	})
 	var out []matrix.ServerName

@@ -25,11 +25,15 @@ const keyPath = "/_matrix/key/v2/"
 // denialAge is for how long a refusal by policy is not asked for again: short, since an approval counts at once.
 const denialAge = time.Second
 
-// fetchDirect asks a server for its keys and stores them. All who ask at the same time share one question.
+// fetchDirect asks a server for its keys and stores them. All who ask at the same time share one question, and who has seen what is stored before
+// the answer to another's came does not ask again: seen is how many answers there were before the caller looked.
 //
 // spec: server-server-api#get_matrixkeyv2server
-func (r *Ring) fetchDirect(ctx context.Context, server matrix.ServerName) error {
-	return r.once(ctx, "direct "+string(server), func(ctx context.Context) error {
+func (r *Ring) fetchDirect(ctx context.Context, server matrix.ServerName, seen uint64) error {
+	return r.once(ctx, fmt.Sprint("direct ", seen, " ", server), func(ctx context.Context) error {
+		if r.answers(server) > seen {
+			return nil
+		}
 		if err := r.allowed(ctx, server); err != nil {
 			return err
 		}

@@ -192,8 +192,8 @@ func (r *Ring) noteTalker(server matrix.ServerName) {
 }
 
 // fetchAnyhow asks a server for its keys, and failing that those who have talked to us last.
-func (r *Ring) fetchAnyhow(ctx context.Context, server matrix.ServerName) error {
-	err := r.fetchDirect(ctx, server)
+func (r *Ring) fetchAnyhow(ctx context.Context, server matrix.ServerName, seen uint64) error {
+	err := r.fetchDirect(ctx, server, seen)
 	if err == nil {
 		return nil
 	}
@@ -216,17 +216,18 @@ func (r *Ring) fetchAnyhow(ctx context.Context, server matrix.ServerName) error 
 // chooser picks one of the keys of a server; sure is false where asking again may bring a better one.
 type chooser func(keys []storage.ServerKey) (k *storage.ServerKey, sure bool)
 
-func (r *Ring) find(ctx context.Context, server matrix.ServerName, id signing.KeyID, fetch func(context.Context, matrix.ServerName) error, choose chooser) (signing.PublicKey, error) {
+func (r *Ring) find(ctx context.Context, server matrix.ServerName, id signing.KeyID, fetch func(_ context.Context, _ matrix.ServerName, seen uint64) error, choose chooser) (signing.PublicKey, error) {
 	if id == signing.PolicyServerKeyID {
 		return signing.PublicKey{}, fmt.Errorf("%w: %s of %s is the policy server's", ErrNoKey, id, server)
 	}
+	seen := r.answers(server)
 	keys, err := r.load(ctx, server)
 	if err != nil {
 		return signing.PublicKey{}, err
 	}
 	k, sure := choose(keys)
 	if !sure && !r.isOwn(server) {
-		if err := fetch(ctx, server); err != nil && k == nil {
+		if err := fetch(ctx, server, seen); err != nil && k == nil {
 			return signing.PublicKey{}, fmt.Errorf("%w: %s of %s: %w", ErrNoKey, id, server, err)
 		}
 		if keys, err = r.load(ctx, server); err != nil {

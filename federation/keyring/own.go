@@ -196,11 +196,12 @@ func (r *Ring) said(ctx, fetching context.Context, server matrix.ServerName, cri
 	if _, err := matrix.ParseServerName(string(server)); err != nil {
 		return nil, nil
 	}
+	seen := r.answers(server)
 	raw, until, err := r.lastAnswer(ctx, server)
 	if err != nil || r.suffices(raw, until, criteria) {
 		return raw, err
 	}
-	if err := r.fetchDirect(fetching, server); err != nil {
+	if err := r.fetchDirect(fetching, server, seen); err != nil {
 		return raw, nil // what is known is better than nothing
 	}
 	raw, _, err = r.lastAnswer(ctx, server)

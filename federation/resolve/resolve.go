@@ -141,14 +141,24 @@ type srv struct {
 	until   time.Time
 }
 
+func (r *Resolver) knownSRV(key string) (srv, bool) {
+	s, ok := r.srvs.get(key)
+	return s, ok && !r.Now().After(s.until)
+}
+
 // records looks up the SRV records of a host name, the registered service first, and falls back to port 8448 of the host itself. The
 // certificate must in any case be for the host, since DNS may lie.
 func (r *Resolver) records(ctx context.Context, host string) ([]Target, error) {
 	key := strings.ToLower(host)
-	s, ok := r.srvs.get(key)
-	if !ok || r.Now().After(s.until) {
+	s, ok := r.knownSRV(key)
+	if !ok {
 		var err error
-		s, err = r.srvsAsked.Do(ctx, key, lookupTimeout+wellKnownTimeout, func(ctx context.Context) (srv, error) { return r.lookupSRV(ctx, key), nil })
+		s, err = r.srvsAsked.Do(ctx, key, lookupTimeout+wellKnownTimeout, func(ctx context.Context) (srv, error) {
+			if s, ok := r.knownSRV(key); ok { // another has looked it up since this one saw that it was not known
+				return s, nil
+			}
+			return r.lookupSRV(ctx, key), nil
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -37,12 +37,22 @@ type well struct {
 	failures int
 }
 
+func (r *Resolver) knownWell(host string) (well, bool) {
+	w, ok := r.wells.get(host)
+	return w, ok && r.Now().Before(w.next)
+}
+
 // delegated returns the server that a host delegates to.
 func (r *Resolver) delegated(ctx context.Context, host string) (string, bool) {
-	w, ok := r.wells.get(host)
-	if !ok || !r.Now().Before(w.next) {
+	w, ok := r.knownWell(host)
+	if !ok {
 		var err error
-		w, err = r.wellsAsked.Do(ctx, host, lookupTimeout+wellKnownTimeout, func(ctx context.Context) (well, error) { return r.ask(ctx, host), nil })
+		w, err = r.wellsAsked.Do(ctx, host, lookupTimeout+wellKnownTimeout, func(ctx context.Context) (well, error) {
+			if w, ok := r.knownWell(host); ok { // another has asked since this one saw that it was not known
+				return w, nil
+			}
+			return r.ask(ctx, host), nil
+		})
 		if err != nil {
 			return "", false // the caller is gone
 		}

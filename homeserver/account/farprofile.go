@@ -55,11 +55,12 @@ func newFarProfiles(now func() time.Time) *farProfiles {
 	return &farProfiles{now: now, profiles: map[farKey]farProfile{}}
 }
 
-func (f *farProfiles) find(k farKey) (farProfile, bool) {
+// find returns what is known of a profile: nil where there is none.
+func (f *farProfiles) find(k farKey) (Profile, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p, ok := f.profiles[k]
-	return p, ok && f.now().Before(p.until)
+	return p.profile, ok && f.now().Before(p.until)
 }
 
 // asking is to be called before a server is asked, and handed to put.
@@ -109,18 +110,17 @@ func (s *Service) fetchProfile(ctx context.Context, as matrix.ServerName, user m
 	k := farKey{as, user}
 	found, ok := s.far.find(k)
 	if !ok {
-		p, err := s.askProfile(ctx, k)
-		if err != nil {
+		var err error
+		if found, err = s.askProfile(ctx, k); err != nil {
 			s.log.WithField("destination", user.Server()).WithError(err).Debug("a profile was not fetched")
 			return nil, unknown
 		}
-		found.profile = p
 	}
-	switch v := found.profile[field]; {
-	case found.profile == nil:
+	switch v := found[field]; {
+	case found == nil:
 		return nil, unknown
 	case field == "":
-		return found.profile, nil
+		return found, nil
 	case v == nil:
 		return nil, matrix.NotFound("This profile has no such field.")
 	default:
@@ -131,6 +131,9 @@ func (s *Service) fetchProfile(ctx context.Context, as matrix.ServerName, user m
 // askProfile asks the server of a user, once for all who wait for it.
 func (s *Service) askProfile(ctx context.Context, k farKey) (Profile, error) {
 	return s.far.flights.Do(ctx, string(k.as)+" "+string(k.user), profileTimeout, func(ctx context.Context) (Profile, error) {
+		if p, ok := s.far.find(k); ok { // another has asked since this one looked
+			return p, nil
+		}
 		asked := s.far.asking()
 		raw, err := s.Remote.Profile(ctx, k.as, k.user.Server(), k.user, "")
 		var status interface{ HTTPStatus() int }

@@ -144,12 +144,7 @@ func (s *Service) permittedFar(ctx context.Context, by Caller, server matrix.Ser
 		}
 		return nil
 	}
-	var m *storage.Media
-	var found bool
-	err := s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
-		m, found, err = tx.FindMedia(server, id)
-		return err
-	})
+	m, found, err := s.findCopy(ctx, server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -172,6 +167,15 @@ func (s *Service) permittedFar(ctx context.Context, by Caller, server matrix.Ser
 	return m, err
 }
 
+// findCopy finds the copy that is kept of media of another server.
+func (s *Service) findCopy(ctx context.Context, server matrix.ServerName, id string) (m *storage.Media, found bool, err error) {
+	err = s.DB.Read(ctx, func(tx *storage.Tx) (err error) {
+		m, found, err = tx.FindMedia(server, id)
+		return err
+	})
+	return m, found, err
+}
+
 // fetch downloads media of another server and keeps it. Those who want the same wait for one download.
 //
 // spec: server-server-api#content-repository
@@ -184,6 +188,9 @@ func (s *Service) fetch(ctx context.Context, by Caller, server matrix.ServerName
 			With("retry_after_ms", wait.Milliseconds())
 	}
 	fetched := s.fetches.Start(ctx, uri(server, id), fetchTime, func(ctx context.Context) (*storage.Media, error) {
+		if m, found, err := s.findCopy(ctx, server, id); found || err != nil { // another has fetched it since this one looked
+			return m, err
+		}
 		m, err := s.download(ctx, by.Tenant, server, id)
 		result := "stored"
 		if err != nil {
