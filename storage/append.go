@@ -100,6 +100,11 @@ type Append struct {
 	num    int64
 }
 
+// alone tells whether state changes without an event that has a position: then that takes a position of its own, by which readers tell that it is new.
+func (a *Append) alone() bool {
+	return len(a.State) > 0 && !slices.ContainsFunc(a.Events, func(n NewEvent) bool { return n.Flags&(Outlier|Backfilled) == 0 })
+}
+
 // eventTypes are the column types of insertEventsSQL, in its order.
 func eventTypes() []string {
 	return []string{"BIGINT", "TEXT", "BIGINT", "TEXT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "BYTEA", "TEXT",
@@ -136,6 +141,9 @@ func (tx *Tx) appendAll(list []*Append, moved map[int64]Head) error {
 			case a.Events[i].Flags&Outlier != 0 || b.holes[a] == 0:
 				back++
 			}
+		}
+		if a.alone() {
+			forward++
 		}
 	}
 	if err := rebase(list, moved); err != nil {
@@ -210,6 +218,9 @@ func (b *appendBatch) add(a *Append) error {
 	}
 	for _, n := range a.Nodes {
 		b.nodes[n.Hash] = n.Data
+	}
+	if a.alone() {
+		b.next++
 	}
 	if err := b.changes(a); err != nil {
 		return err
@@ -295,6 +306,16 @@ func (b *appendBatch) changes(a *Append) error {
 	for _, c := range a.State {
 		last[c.Key] = c.ID
 	}
+	var before []matrix.EventID // those that are stored already
+	for _, id := range last {
+		if id != "" && b.stored[id] == nil {
+			before = append(before, id)
+		}
+	}
+	known, err := b.tx.LoadEvents(before)
+	if err != nil {
+		return fmt.Errorf("state of %s: %w", a.Room.ID, err)
+	}
 	for key, id := range last {
 		pos, rank, ev := int64(0), int64(0), (*event.Event)(nil)
 		if se := b.stored[id]; se != nil {
@@ -315,9 +336,9 @@ func (b *appendBatch) changes(a *Append) error {
 			continue
 		}
 		if ev == nil {
-			stored, err := b.tx.LoadEvent(id)
-			if err != nil {
-				return fmt.Errorf("state of %s names %s: %w", a.Room.ID, id, err)
+			stored := known[id]
+			if stored == nil {
+				return fmt.Errorf("state of %s names %s: %w", a.Room.ID, id, ErrNotFound)
 			}
 			pos, rank, ev = b.next-1, stored.AuthRank, stored.Event
 		}
