@@ -175,6 +175,11 @@ func (tx *Tx) LoadRoomsMembers(rooms []matrix.RoomID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE r.room_id SET($1)`, setOf(tx, rooms))
 }
 
+// LoadMembersOf returns the memberships that some users have of some rooms.
+func (tx *Tx) LoadMembersOf(rooms []matrix.RoomID, users []matrix.UserID) ([]Member, error) {
+	return tx.members(selectMembersSQL+`WHERE r.room_id SET($1) AND m.user_id SET($2)`, setOf(tx, rooms), setOf(tx, users))
+}
+
 // LoadUserRooms returns all memberships of a user, forgotten ones too.
 func (tx *Tx) LoadUserRooms(user matrix.UserID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE m.user_id = $1`, dbText(string(user)))

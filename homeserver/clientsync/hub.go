@@ -2,6 +2,8 @@ package clientsync
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +32,8 @@ type hub struct {
 	byRoom  map[matrix.RoomID]map[*inbox]struct{} // who is joined there
 	started chan struct{}
 	start   sync.Once // closes started
+	// lastTurn is the last position at which memberships have changed without an event: inboxes are made of what was read at it or later.
+	lastTurn int64
 	// progress is closed and replaced whenever pos grows.
 	progress chan struct{}
 }
@@ -66,8 +70,12 @@ func (h *hub) run(ctx context.Context) error {
 				continue
 			}
 			sharing, rerr := h.sharing(ctx, entries)
-			if rerr != nil { // a change of devices that is not told now would never be
-				h.s.log.WithError(rerr).Warn("the rooms of a user with new devices could not be read; trying again")
+			var turned *turned
+			if rerr == nil {
+				turned, rerr = h.turned(ctx, entries)
+			}
+			if rerr != nil { // a change of devices, or of who is in a room, that is not told now would never be
+				h.s.log.WithError(rerr).Warn("the rooms of users could not be read; trying again")
 				select {
 				case <-ctx.Done():
 					return nil
@@ -76,7 +84,7 @@ func (h *hub) run(ctx context.Context) error {
 				continue
 			}
 			h.s.Rooms.Refresh(entries)
-			h.dispatch(entries, upto, sharing)
+			h.dispatch(entries, upto, sharing, turned)
 		}
 		if now := h.s.Now(); now.Sub(lastSweep) > 30*time.Second {
 			lastSweep = now
@@ -109,7 +117,7 @@ func (h *hub) watchEphemeral(ctx context.Context) error {
 	}
 }
 
-func (h *hub) dispatch(entries []storage.Entry, upto int64, sharing map[matrix.UserID][]matrix.RoomID) {
+func (h *hub) dispatch(entries []storage.Entry, upto int64, sharing map[matrix.UserID][]matrix.RoomID, turned *turned) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	woken := map[*inbox]struct{}{}
@@ -142,7 +150,7 @@ func (h *hub) dispatch(entries []storage.Entry, upto int64, sharing map[matrix.U
 				b.put(delivery{pos: e.Pos, entry: e}, woken)
 			}
 		case storage.KindNotice:
-			h.notice(e, woken)
+			h.notice(e, turned, woken)
 		}
 	}
 	h.pos = upto
@@ -214,7 +222,7 @@ func (h *hub) listen(b *inbox, room matrix.RoomID) {
 }
 
 // notice deals with changes of facts that what is in memory depends on. h.mu is held.
-func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
+func (h *hub) notice(e *storage.Entry, turned *turned, woken map[*inbox]struct{}) {
 	switch e.Name {
 	case storage.NoticeSession, storage.NoticeParty:
 		user := matrix.UserID(e.Ref)
@@ -237,6 +245,62 @@ func (h *hub) notice(e *storage.Entry, woken map[*inbox]struct{}) {
 		}
 	case storage.NoticeState:
 		for b := range h.byRoom[matrix.RoomID(e.Ref)] {
+			b.put(delivery{pos: e.Pos, entry: e}, woken)
+		}
+		h.turn(e, turned, woken)
+	}
+}
+
+// turned is who of those who are online is what in rooms whose state has changed by more than their events say.
+type turned struct {
+	asked   []*inbox
+	members map[matrix.RoomID]map[matrix.UserID]*storage.Member
+}
+
+// turned finds that out, before the hub is locked.
+func (h *hub) turned(ctx context.Context, entries []storage.Entry) (*turned, error) {
+	t := &turned{members: map[matrix.RoomID]map[matrix.UserID]*storage.Member{}}
+	last := int64(0)
+	for i := range entries {
+		if e := &entries[i]; e.Kind == storage.KindNotice && e.Name == storage.NoticeState {
+			t.members[matrix.RoomID(e.Ref)], last = map[matrix.UserID]*storage.Member{}, e.Pos
+		}
+	}
+	if last == 0 {
+		return t, nil
+	}
+	h.mu.Lock()
+	h.lastTurn = max(h.lastTurn, last) // who comes online from now on reads it, too
+	t.asked = slices.Collect(maps.Values(h.online))
+	h.mu.Unlock()
+	users := make([]matrix.UserID, len(t.asked))
+	for i, b := range t.asked {
+		users[i] = b.user
+	}
+	err := h.s.DB.Read(ctx, func(tx *storage.Tx) error {
+		list, err := tx.LoadMembersOf(slices.Collect(maps.Keys(t.members)), users)
+		for i := range list {
+			t.members[list[i].RoomID][list[i].UserID] = &list[i]
+		}
+		return err
+	})
+	return t, err
+}
+
+// turn follows the memberships of a room that have changed without an event. One that has changed later, too, is none until then: what comes later
+// says what it is. h.mu is held.
+func (h *hub) turn(e *storage.Entry, t *turned, woken map[*inbox]struct{}) {
+	room := matrix.RoomID(e.Ref)
+	for _, b := range t.asked {
+		membership := ""
+		if m := t.members[room][b.user]; m != nil && m.Pos <= e.Pos && (m.Membership == auth.Join || m.Membership == auth.Invite || m.Membership == auth.Knock) {
+			membership = m.Membership
+		}
+		b.mu.Lock()
+		was := b.rooms[room]
+		b.mu.Unlock()
+		if was != membership && h.online[b.user] == b {
+			h.moved(b, room, membership)
 			b.put(delivery{pos: e.Pos, entry: e}, woken)
 		}
 	}
@@ -335,10 +399,22 @@ func (h *hub) enter(ctx context.Context, user matrix.UserID) (*inbox, error) {
 		return b, nil
 	}
 	h.mu.Unlock()
-	b := &inbox{user: user, changed: make(chan struct{}), rooms: map[matrix.RoomID]string{}, ignored: map[matrix.UserID]bool{},
+	for {
+		b, at, err := h.read(ctx, user)
+		if err != nil {
+			return nil, err
+		}
+		if b, err = h.register(ctx, b, at); b != nil || err != nil {
+			return b, err
+		}
+	}
+}
+
+// read makes the inbox of a user, as of a position.
+func (h *hub) read(ctx context.Context, user matrix.UserID) (b *inbox, at int64, err error) {
+	b = &inbox{user: user, changed: make(chan struct{}), rooms: map[matrix.RoomID]string{}, ignored: map[matrix.UserID]bool{},
 		counts: map[matrix.RoomID]*unread{}, devices: map[matrix.DeviceID]*device{}}
-	var at int64
-	err := h.s.DB.View(ctx, func(tx *storage.Tx) (err error) {
+	err = h.s.DB.View(ctx, func(tx *storage.Tx) (err error) {
 		if at, err = tx.Position(); err != nil {
 			return err
 		}
@@ -359,19 +435,20 @@ func (h *hub) enter(ctx context.Context, user matrix.UserID) (*inbox, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return h.register(ctx, b, at)
+	return b, at, err
 }
 
-// register puts an inbox that is right as of position at into the hub. What the hub read after that is caught up from the stream.
+// register puts an inbox that is right as of position at into the hub. What the hub read after that is caught up from the stream. It returns nil
+// where the inbox has to be read again.
 func (h *hub) register(ctx context.Context, b *inbox, at int64) (*inbox, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if other := h.online[b.user]; other != nil {
 		other.enter()
 		return other, nil
+	}
+	if at < h.lastTurn {
+		return nil, nil
 	}
 	b.floor, b.upto = max(at, h.pos), max(at, h.pos)
 	if at < h.pos {
