@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,9 +88,6 @@ func (s *server) startNode(ctx context.Context, binary string, i int, o options,
 	n.cmd = exec.Command(binary, "serve", "-c", filepath.Join(s.dir, "hansa.yaml"))
 	n.cmd.Env = append(os.Environ(), "HANSA_TENANTS_0_REGISTRATION=open", "HANSA_LIMITS_ENABLED=false",
 		"HANSA_LISTEN_CLIENT="+address, "HANSA_LISTEN_ADMIN=", "HANSA_NATS="+o.nats, fmt.Sprintf("HANSA_DATA_DIR=%s/node%d", s.dir, i))
-	if o.nodes > 1 { // they share the cores of this machine
-		n.cmd.Env = append(n.cmd.Env, fmt.Sprint("GOMAXPROCS=", max(1, runtime.NumCPU()/o.nodes)))
-	}
 	n.cmd.Stdout, n.cmd.Stderr = logFile, logFile
 	if err := n.cmd.Start(); err != nil {
 		return nil, err
