@@ -59,6 +59,7 @@ func (s *Server) Run(ctx context.Context) error {
 		"signer":         s.follower(s.Rooms.Signer()),
 		"compliance":     s.follower(s.Rooms.Compliance()),
 		"policy changes": s.Rooms.WatchPolicy,
+		"state audit":    s.Rooms.AuditStates,
 		"profiles":       s.follower(s.Members.Follower()),
 		"bridges":        s.Bridges.Run,
 	}

@@ -29,6 +29,7 @@ const (
 	NoticeTenant    = "tenant"    // Ref: tenant whose settings changed
 	NoticeRedaction = "redaction" // Ref: ID of an event that was redacted after the fact
 	NoticeState     = "state"     // Ref: room ID whose current state changed by more than the event before
+	NoticeMended    = "mended"    // Ref: room ID whose current state was not what its events make it, and was set right
 	NoticePolicy    = "policy"    // Ref: revision of the rules; these, their data or an agreement changed on a node
 	NoticeWithheld  = "withheld"  // Ref: room ID of an event that policy released
 	NoticeBridge    = "bridge"    // Ref: ID of an application service that was suspended or resumed

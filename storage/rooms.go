@@ -93,6 +93,18 @@ func (tx *Tx) LoadStateRows(room matrix.RoomID) ([]StateRow, error) {
 	return out, err
 }
 
+// LoadStateIDs returns the current state of a room with its memberships, as identifiers; of a larger one some limit entries.
+func (tx *Tx) LoadStateIDs(room matrix.RoomID, limit int) (map[event.StateKey]matrix.EventID, error) {
+	out := map[event.StateKey]matrix.EventID{}
+	err := tx.query(func(r *sql.Rows) error {
+		var t, k, id string
+		err := r.Scan(&t, &k, &id)
+		out[event.StateKey{Type: goText(t), Key: goText(k)}] = matrix.EventID(id)
+		return err
+	}, `SELECT s.type, s.state_key, s.event_id FROM current_state s JOIN rooms r ON r.room_num = s.room_num WHERE r.room_id = $1 LIMIT $2`, string(room), limit)
+	return out, err
+}
+
 const stateEventsSQL = selectEventSQL + `JOIN current_state s ON s.room_num = e.room_num AND s.event_id = e.event_id `
 
 // LoadState returns the events of the current state of rooms. members chooses whether memberships are among them.

@@ -3,7 +3,6 @@ package account
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"hansa/matrix"
 	"hansa/policy"
+	"hansa/storage/storagetest"
 )
 
 func TestAuthenticate_ReadsNothingWhenWarm(t *testing.T) {
@@ -71,13 +71,7 @@ func TestC167_TokenForms(t *testing.T) {
 // dump returns every value of the tables that this package fills, as text, bytes also in hex.
 func dump(t *testing.T, k *kit) string {
 	t.Helper()
-	driver, dsn := "sqlite", strings.TrimPrefix(k.url, "sqlite:")
-	if k.DB.Name() == "postgres" {
-		driver, dsn = "pgx", k.url
-	}
-	db, err := sql.Open(driver, dsn)
-	must(t, err)
-	defer db.Close()
+	db := storagetest.Raw(t, k.url)
 	var out strings.Builder
 	for _, table := range []string{"users", "devices", "access_tokens", "refresh_tokens", "uia_sessions", "registration_tokens", "used_nonces", "profiles",
 		"filters", "account_data", "notices"} {

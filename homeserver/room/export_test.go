@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"time"
 
 	"hansa/matrix"
 )
@@ -28,3 +29,6 @@ func (s *Service) LoadSlowly(ctx context.Context, id matrix.RoomID, meanwhile fu
 	s.finish(ctx, []*live{l})
 	return l.err
 }
+
+// UntilHour is how long it is until the clock strikes.
+func UntilHour(now time.Time, hour int) time.Duration { return untilHour(now, hour) }

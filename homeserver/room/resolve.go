@@ -38,10 +38,14 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 	if len(distinct) == 1 {
 		return roots[0], nil, nil
 	}
-	key := keyOf(distinct)
-	if known, ok := s.resolutions.find(key); ok {
+	if known, ok := s.resolutions.find(keyOf(distinct)); ok {
 		return known.root, known.nodes, nil
 	}
+	return s.merge(ctx, create, distinct, pending)
+}
+
+// merge is resolve for several states that are not the same, whether or not it is known already what becomes of them.
+func (s *Service) merge(ctx context.Context, create *event.Event, distinct []statemap.Hash, pending map[matrix.EventID]*storage.Event) (statemap.Hash, []statemap.Node, error) {
 	f := &fork{s: s, ctx: ctx, roots: distinct, keys: map[event.StateKey]bool{}, agreed: map[event.StateKey]matrix.EventID{},
 		events: map[matrix.EventID]*storage.Event{}}
 	f.pending = pending
@@ -73,7 +77,7 @@ func (s *Service) resolve(ctx context.Context, create *event.Event, roots []stat
 		s.nodes.put(n.Hash, n.Data)
 	}
 	if err == nil && f.failed == nil {
-		s.resolutions.put(key, resolved{root, nodes})
+		s.resolutions.put(keyOf(distinct), resolved{root, nodes})
 	}
 	return root, nodes, err
 }

@@ -85,6 +85,8 @@ type Service struct {
 	budget *budget
 	// created is the time of the newest create event.
 	created atomic.Int64
+	// audited and mended count the rooms whose state was audited, and those where it was not what it should have been.
+	audited, mended atomic.Int64
 }
 
 // New returns a Service that is ready to use.
@@ -202,11 +204,24 @@ func (s *Service) drop(l *live) {
 	l.mu.Unlock()
 }
 
+// forget drops a room, if it is in memory.
+func (s *Service) forget(id matrix.RoomID) {
+	s.mu.Lock()
+	el, ok := s.rooms[id]
+	s.mu.Unlock()
+	if ok {
+		s.drop(el.Value.(*live))
+	}
+}
+
 // Refresh makes rooms in memory agree with what other nodes have written: the caller reads the log and names each room whose
 // event this process did not append itself.
 func (s *Service) Refresh(entries []storage.Entry) {
 	for i := range entries {
 		e := &entries[i]
+		if e.Kind == storage.KindNotice && e.Name == storage.NoticeMended {
+			s.forget(matrix.RoomID(e.Ref))
+		}
 		if e.Kind != storage.KindEvent {
 			continue
 		}
