@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"hansa/homeserver/room"
 	"hansa/storage"
 )
 
@@ -12,12 +13,13 @@ func (s *Server) registerMetrics() error {
 	counter := func(name, help string, value func(storage.Stats) int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value(s.DB.Stats())) })
 	}
-	audits := func(name, help string, value func(audited, mended int64) int64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value(s.Rooms.Audited())) })
+	audits := func(result string, value func(room.Audits) int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "hansa_room_audits_total", ConstLabels: prometheus.Labels{"result": result},
+			Help: "Audits of the state of rooms, by result: right, mended, contradictory or failed."}, func() float64 { return float64(value(s.Rooms.Audits())) })
 	}
 	for _, c := range []prometheus.Collector{
-		audits("hansa_room_audits_total", "How often the state of a room was made anew and compared with what is stored.", func(audited, _ int64) int64 { return audited }),
-		audits("hansa_room_mended_total", "How often it was not the same, and was set right.", func(_, mended int64) int64 { return mended }),
+		audits("right", func(a room.Audits) int64 { return a.Right }), audits("mended", func(a room.Audits) int64 { return a.Mended }),
+		audits("contradictory", func(a room.Audits) int64 { return a.Contradictory }), audits("failed", func(a room.Audits) int64 { return a.Failed }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		counter("hansa_storage_reads_total", "SELECT statements outside write transactions.", func(st storage.Stats) int64 { return st.Reads }),
 		counter("hansa_storage_statements_total", "Statements inside write transactions, without BEGIN and COMMIT.", func(st storage.Stats) int64 { return st.Statements }),

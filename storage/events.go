@@ -144,6 +144,25 @@ func (tx *Tx) LoadPage(room matrix.RoomID, from int64, dir Direction, limit int)
 	return tx.events(selectEventSQL+`WHERE r.room_id = $1 AND e.pos <= $2`+visibleSQL+`ORDER BY e.pos DESC LIMIT $3`, string(room), from, limit)
 }
 
+// LoadGraph returns up to limit events of a room's graph at or before a position, newest first, shown to clients or not: all but outliers (flag 8).
+func (tx *Tx) LoadGraph(room matrix.RoomID, upto int64, limit int) ([]*Event, error) {
+	return tx.events(selectEventSQL+`WHERE r.room_id = $1 AND e.pos <= $2 AND e.flags & 8 = 0 ORDER BY e.pos DESC LIMIT $3`, string(room), upto, limit)
+}
+
+// StoreStateRoots replaces the states that are kept after events.
+func (tx *Tx) StoreStateRoots(roots map[matrix.EventID]statemap.Hash) error {
+	same := map[statemap.Hash][]matrix.EventID{}
+	for id, root := range roots {
+		same[root] = append(same[root], id)
+	}
+	for root, ids := range same { // mostly one or two
+		if _, err := tx.exec(`UPDATE events SET state_root = $1 WHERE event_id SET($2)`, root[:], setOf(tx, ids)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // LoadMemberships returns the first visible membership events of a user in a room after one position and up to another, oldest first.
 func (tx *Tx) LoadMemberships(room matrix.RoomID, user matrix.UserID, after, upto int64, limit int) ([]*Event, error) {
 	return tx.events(selectEventSQL+`WHERE r.room_id = $1 AND e.pos > $3 AND e.pos <= $4 AND e.type = 'm.room.member' AND e.state_key = $2`+visibleSQL+`

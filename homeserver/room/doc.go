@@ -18,8 +18,8 @@
 // stays in memory (remembered.go). Rooms that take in events at the same time share their look-ups (lookup.go) as they share their commits.
 // Our own users go first: foreign events leave them a processor (labour.go), and the room as soon as they ask for it (gate.go).
 //
-// Every night the state of some rooms is made anew out of the states at the ends of their graphs, and what is stored of it is compared and, where it
-// differs, set right (stateaudit.go).
+// Every night the states after the newest events of some rooms are made anew, each from those before it (retrace.go), and what is stored of the room's
+// state is compared and, where it differs, set right (stateaudit.go).
 //
 // Lock order: a room's gate, labour, Service.mu, then live.mu. live.mu may be held while the database is read, never while a commit is waited for;
 // a gate may be held while a commit is waited for, never while another server is.

@@ -32,3 +32,6 @@ func (s *Service) LoadSlowly(ctx context.Context, id matrix.RoomID, meanwhile fu
 
 // UntilHour is how long it is until the clock strikes.
 func UntilHour(now time.Time, hour int) time.Duration { return untilHour(now, hour) }
+
+// AuditOnly makes audits go through n events of a room.
+func (s *Service) AuditOnly(n int) { s.auditEvents = n }

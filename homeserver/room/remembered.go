@@ -54,6 +54,12 @@ func (a *aged[K, V]) forget(k K) {
 	delete(a.old, k)
 }
 
+func (a *aged[K, V]) clear() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.old, a.young = map[K]V{}, map[K]V{}
+}
+
 // graph is what was read lately of the auth graph and its index. It holds what never changes once it is stored, so that it is never wrong
 // whoever writes: the place of an event, what a chain is about, the links that leave the part of a chain that was there, and state events that
 // have their place in a timeline.

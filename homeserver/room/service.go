@@ -70,11 +70,14 @@ type Service struct {
 	Deps
 	log *logrus.Entry
 
-	mu    sync.Mutex
-	rooms map[matrix.RoomID]*list.Element // of *live, most recently used first
-	used  *list.List
-	txns  *recentTxns
-	nodes *nodeCache
+	mu     sync.Mutex
+	rooms  map[matrix.RoomID]*list.Element // of *live, most recently used first
+	used   *list.List
+	audits Audits // guarded by mu
+	// auditEvents is how many of a room's newest events an audit goes through.
+	auditEvents int
+	txns        *recentTxns
+	nodes       *nodeCache
 	// resolutions are the newest results of state resolution.
 	resolutions *resolutions
 	// graph remembers the auth graph as far as it was read lately.
@@ -85,8 +88,6 @@ type Service struct {
 	budget *budget
 	// created is the time of the newest create event.
 	created atomic.Int64
-	// audited and mended count the rooms whose state was audited, and those where it was not what it should have been.
-	audited, mended atomic.Int64
 }
 
 // New returns a Service that is ready to use.
@@ -101,7 +102,8 @@ func New(d Deps) *Service {
 		d.CacheRooms = 2000
 	}
 	return &Service{Deps: d, log: d.Log.WithField("pkg", "room"), rooms: map[matrix.RoomID]*list.Element{}, used: list.New(),
-		txns: newRecentTxns(20000), nodes: newNodeCache(20000), resolutions: newResolutions(2000), graph: newGraph(), lookups: newLookups(), labour: newLabour(), budget: &budget{buckets: map[string]*bucket{}}}
+		txns: newRecentTxns(20000), nodes: newNodeCache(20000), resolutions: newResolutions(2000), graph: newGraph(), lookups: newLookups(), labour: newLabour(), budget: &budget{buckets: map[string]*bucket{}},
+		auditEvents: maxAuditEvents}
 }
 
 // IsLocal tells whether a server name is a tenant of this deployment.
@@ -204,8 +206,9 @@ func (s *Service) drop(l *live) {
 	l.mu.Unlock()
 }
 
-// forget drops a room, if it is in memory.
+// forget drops a room, if it is in memory, and what is remembered of states after events.
 func (s *Service) forget(id matrix.RoomID) {
+	s.graph.events.clear()
 	s.mu.Lock()
 	el, ok := s.rooms[id]
 	s.mu.Unlock()

@@ -27,11 +27,19 @@ func (k *kit) tamper(q string, args ...any) {
 // audit audits a room and returns the entries that were wrong.
 func (k *kit) audit(id matrix.RoomID) string {
 	k.t.Helper()
-	wrong, err := k.rooms.AuditState(k.ctx(), id)
+	found, err := k.rooms.AuditState(k.ctx(), id)
 	k.must(err)
+	return told(found)
+}
+
+// told names what an audit has found.
+func told(found room.Audit) string {
 	out := []string{}
-	for _, key := range wrong {
+	for _, key := range found.Keys {
 		out = append(out, key.Type+" "+key.Key)
+	}
+	for _, id := range found.Events {
+		out = append(out, string(id))
 	}
 	return strings.Join(out, ", ")
 }
@@ -94,8 +102,8 @@ func TestD482_StateIsAuditedAndMended(t *testing.T) {
 				if wrong := k.audit(id); wrong != "" {
 					t.Errorf("version %s, %s: %s is wrong after it was set right", version, tt.q, wrong)
 				}
-				if audited, mended := k.rooms.Audited(); audited != 2 || mended != 1 {
-					t.Errorf("%d audited, %d mended, want 2 and 1", audited, mended)
+				if n := k.rooms.Audits(); n != (room.Audits{Right: 1, Mended: 1}) {
+					t.Errorf("%+v, want one mended and one right", n)
 				}
 				if a, b := k.stateID(id, "m.room.topic", ""), k.stateID(id, "m.room.member", string(bob)); a != topic || b != ban {
 					t.Errorf("version %s, %s: the topic is %s, want %s, bob is %s, want %s", version, tt.q, a, topic, b, ban)
@@ -145,20 +153,20 @@ func TestD482_Sample(t *testing.T) {
 		k.tamper(`UPDATE rooms SET extremities = '["$nothing"]' WHERE room_id = $1`, string(ids[1]))
 		for i := 0; ; i++ {
 			k.must(k.rooms.AuditSample(k.ctx(), 2))
-			audited, mended := k.rooms.Audited()
-			if audited < int64(i) {
-				t.Fatalf("%d rooms audited in %d samples", audited, i)
+			n := k.rooms.Audits()
+			if n.Right+n.Mended+n.Failed < int64(i) {
+				t.Fatalf("%+v in %d samples", n, i)
 			}
-			if mended == 3 {
+			if n.Mended == 3 {
 				break
 			}
 			if i > 300 {
-				t.Fatalf("after %d samples %d rooms are mended, want 3", i, mended)
+				t.Fatalf("after %d samples %d rooms are mended, want 3", i, n.Mended)
 			}
 		}
 		k.must(k.rooms.AuditSample(k.ctx(), 1000))
-		if _, mended := k.rooms.Audited(); mended != 3 {
-			t.Errorf("%d rooms are mended, want 3", mended)
+		if n := k.rooms.Audits(); n.Mended != 3 || n.Failed == 0 || n.Contradictory != 0 {
+			t.Errorf("%+v, want 3 mended, and the one without an end failed", n)
 		}
 	})
 }

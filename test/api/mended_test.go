@@ -43,9 +43,9 @@ func TestSync_MembershipChangesWithoutAnEvent(t *testing.T) {
 				t.Fatalf("as the database has it %s is in the room: %t: %s", u.ID, in, a.Raw)
 			}
 		}
-		wrong, err := s.Rooms.AuditState(t.Context(), matrix.RoomID(room))
-		if err != nil || len(wrong) != 2 {
-			t.Fatalf("the audit finds %v, %v", wrong, err)
+		found, err := s.Rooms.AuditState(t.Context(), matrix.RoomID(room))
+		if err != nil || len(found.Keys) != 2 {
+			t.Fatalf("the audit finds %v, %v", found, err)
 		}
 		for i, text := range []string{"secret", "more"} {
 			anna.Send(room, text)

@@ -101,8 +101,8 @@ func (v *view) check(t *truth) {
 	if want := t.join(v.head.Extremities); v.head.StateRoot != t.root(want) {
 		w.t.Errorf("the state at the head of %s is not right: %s", v.s.name, v.differ(t, v.head.StateRoot, want))
 	}
-	if wrong, err := v.s.rooms.AuditState(w.ctx, w.room); err != nil || len(wrong) > 0 {
-		w.t.Errorf("what %s stores of the state is not right: %v, %v", v.s.name, wrong, err)
+	if found, err := v.s.rooms.AuditState(w.ctx, w.room); err != nil || !found.Right() {
+		w.t.Errorf("what %s stores of the state is not right: %v, %v", v.s.name, found, err)
 	}
 }
 
