@@ -23,7 +23,7 @@ type retraced struct {
 	wrong  []*step                  // after which another state is kept than was made
 	// doubtful are those that do not agree with what they follow, where it cannot be told which of them is wrong.
 	doubtful []*step
-	nodes    []statemap.Node // of the states after wrong ones
+	nodes    []statemap.Node // that the states after wrong ones may need
 }
 
 // step is one event of it.
