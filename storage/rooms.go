@@ -187,6 +187,40 @@ func (tx *Tx) LoadRoomsMembers(rooms []matrix.RoomID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE r.room_id SET($1)`, setOf(tx, rooms))
 }
 
+// LoadMembersAfter returns up to limit memberships of a room in the order of the users, from the one after a user on.
+func (tx *Tx) LoadMembersAfter(room matrix.RoomID, after matrix.UserID, limit int) ([]Member, error) {
+	return tx.members(selectMembersSQL+`WHERE r.room_id = $1 AND m.user_id > $2 ORDER BY m.user_id LIMIT $3`, string(room), dbText(string(after)), limit)
+}
+
+// LoadJoinedUsers returns who is joined to a room.
+func (tx *Tx) LoadJoinedUsers(room matrix.RoomID) ([]matrix.UserID, error) {
+	var out []matrix.UserID
+	err := tx.query(func(r *sql.Rows) error {
+		var u string
+		err := r.Scan(&u)
+		out = append(out, matrix.UserID(goText(u)))
+		return err
+	}, `SELECT m.user_id FROM memberships m JOIN rooms r ON r.room_num = m.room_num WHERE r.room_id = $1 AND m.membership = 'join'`, string(room))
+	return out, err
+}
+
+// CountMemberships returns those of the rooms that have more than least memberships, with how many these are, left and banned ones too.
+func (tx *Tx) CountMemberships(rooms []matrix.RoomID, least int) (map[matrix.RoomID]int, error) {
+	out := map[matrix.RoomID]int{}
+	if len(rooms) == 0 {
+		return out, nil
+	}
+	err := tx.query(func(r *sql.Rows) error {
+		var room string
+		var n int
+		err := r.Scan(&room, &n)
+		out[matrix.RoomID(room)] = n
+		return err
+	}, `SELECT r.room_id, COUNT(*) FROM memberships m JOIN rooms r ON r.room_num = m.room_num WHERE r.room_id SET($1) GROUP BY r.room_id
+		HAVING COUNT(*) > $2`, setOf(tx, rooms), least)
+	return out, err
+}
+
 // LoadMembersOf returns the memberships that some users have of some rooms.
 func (tx *Tx) LoadMembersOf(rooms []matrix.RoomID, users []matrix.UserID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE r.room_id SET($1) AND m.user_id SET($2)`, setOf(tx, rooms), setOf(tx, users))

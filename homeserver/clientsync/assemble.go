@@ -48,6 +48,9 @@ func (s *Service) assemble(ctx context.Context, q *Request, b *inbox, d *device,
 	}
 	told, err := a.keyCounts()
 	if err == nil {
+		err = a.err
+	}
+	if err == nil {
 		err = a.contacts.Err() // an answer without what could not be judged would be taken for the whole
 	}
 	if err != nil {
@@ -81,10 +84,14 @@ type assembly struct {
 	closed []matrix.RoomID
 	// members are lazy-loaded memberships, by room and user.
 	members map[matrix.RoomID]map[matrix.UserID]*storage.Event
+	err     error // of what is read while it is written
 }
 
 func (a *assembly) estimate() int {
 	size := 1024
+	for u := range a.n.devices {
+		size += len(u) + 3
+	}
 	for _, r := range a.n.rooms {
 		size += 512 + 192*len(r.state)
 		for _, it := range r.timeline {
@@ -327,7 +334,7 @@ func (a *assembly) room(r *roomNews) bool {
 	}
 	ephemeral := a.ephemeral(r)
 	data := a.roomData(r)
-	state := a.roomState(r)
+	state, have := a.roomState(r)
 	if len(r.timeline)+len(state)+len(ephemeral)+len(data) == 0 && !r.newly && !r.recount && !r.limited && r.own == nil {
 		return false
 	}
@@ -352,7 +359,11 @@ func (a *assembly) room(r *roomNews) bool {
 	if a.q.StateAfter != "" {
 		name = a.q.StateAfter
 	}
-	a.section(name, state)
+	a.open(name, state)
+	if r.crowd > 0 && a.err == nil {
+		a.err = a.crowd(r, have)
+	}
+	a.dst = append(a.dst, `]}`...)
 	if len(data) > 0 {
 		a.section("account_data", data)
 	}
@@ -382,6 +393,12 @@ func (a *assembly) event(it *item, membership string) {
 }
 
 func (a *assembly) section(name string, events [][]byte) {
+	a.open(name, events)
+	a.dst = append(a.dst, `]}`...)
+}
+
+// open is section without the end.
+func (a *assembly) open(name string, events [][]byte) {
 	a.dst = append(a.dst, ',')
 	a.dst = appendString(a.dst, name)
 	a.dst = append(a.dst, `:{"events":[`...)
@@ -391,11 +408,10 @@ func (a *assembly) section(name string, events [][]byte) {
 		}
 		a.dst = append(a.dst, e...)
 	}
-	a.dst = append(a.dst, `]}`...)
 }
 
-// roomState writes the events of the state section, each once.
-func (a *assembly) roomState(r *roomNews) [][]byte {
+// roomState writes the events of the state section, each once. It tells which keys it has written.
+func (a *assembly) roomState(r *roomNews) (out [][]byte, have map[string]int) {
 	list := r.state
 	for _, it := range r.dropped {
 		list = append(list, it.Event)
@@ -407,11 +423,10 @@ func (a *assembly) roomState(r *roomNews) [][]byte {
 			}
 		}
 	}
-	have := map[string]int{}
+	have = map[string]int{}
 	var order []*storage.Event
 	for _, e := range list {
-		if a.q.Filter != nil && a.q.Filter.Room.State != nil &&
-			(!a.q.Filter.Room.State.Room(r.id) || !a.q.Filter.Room.State.Match(e.Type, string(e.Sender), false)) {
+		if !a.wantsState(r.id, e) {
 			continue
 		}
 		k := e.Type + "\x00" + *e.StateKey
@@ -427,11 +442,18 @@ func (a *assembly) roomState(r *roomNews) [][]byte {
 			order = append(order, e)
 		}
 	}
-	out := make([][]byte, len(order))
+	out = make([][]byte, len(order))
 	for i, e := range order {
 		out[i] = a.r.appendEvent(nil, newItem(e), "")
 	}
-	return out
+	return out, have
+}
+
+func (a *assembly) wantsState(room matrix.RoomID, e *storage.Event) bool {
+	if a.q.Filter == nil || a.q.Filter.Room.State == nil {
+		return true
+	}
+	return a.q.Filter.Room.State.Room(room) && a.q.Filter.Room.State.Match(e.Type, string(e.Sender), false)
 }
 
 func inTimeline(r *roomNews, e *storage.Event) bool {

@@ -2,6 +2,8 @@ package clientsync
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sort"
 
 	"hansa/matrix"
@@ -183,8 +185,7 @@ func (g *gathering) visibility() error {
 
 // state reads the state that goes with the timelines.
 func (g *gathering) state() error {
-	lazy := lazyMembers(g.q)
-	current, err := g.tx.LoadState(ids(g.fresh), !lazy)
+	current, err := g.wholeState()
 	if err != nil {
 		return err
 	}
@@ -222,6 +223,34 @@ func (g *gathering) state() error {
 		}
 	}
 	return nil
+}
+
+// wholeState reads the state of the rooms that are new, without memberships where these are loaded lazily or are a crowd.
+func (g *gathering) wholeState() (map[matrix.RoomID][]*storage.Event, error) {
+	rooms := ids(g.fresh)
+	if lazyMembers(g.q) {
+		return g.tx.LoadState(rooms, false)
+	}
+	crowds, err := g.tx.CountMemberships(rooms, maxMembers)
+	if err != nil {
+		return nil, err
+	}
+	large := slices.Collect(maps.Keys(crowds))
+	state, err := g.tx.LoadState(slices.DeleteFunc(rooms, func(id matrix.RoomID) bool { return crowds[id] > 0 }), true)
+	if err != nil || len(large) == 0 {
+		return state, err
+	}
+	heads, err := g.tx.LoadRooms(large)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range heads {
+		r := g.n.room(h.ID)
+		r.crowd, r.root = crowds[h.ID], h.Head.StateRoot
+	}
+	rest, err := g.tx.LoadState(large, false)
+	maps.Copy(state, rest)
+	return state, err
 }
 
 func (g *gathering) moved(e *storage.Event) {
@@ -398,13 +427,13 @@ func (g *gathering) deviceLists() error {
 		if g.q.FullState && m.Pos <= g.n.since {
 			continue
 		}
-		members, err := g.tx.LoadMembers(m.RoomID)
+		joined, err := g.tx.LoadJoinedUsers(m.RoomID)
 		if err != nil {
 			return err
 		}
-		for _, o := range members {
-			if o.Membership == auth.Join && o.UserID != g.q.User {
-				g.n.devices[o.UserID] = true
+		for _, u := range joined {
+			if u != g.q.User {
+				g.n.devices[u] = true
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"hansa/matrix/filter"
 	"hansa/policy"
 	"hansa/storage"
+	"hansa/storage/statemap"
 )
 
 // Types of events that this package reads.
@@ -59,8 +60,12 @@ type roomNews struct {
 	// newly marks a room that the reader has joined since, and for which the whole state is told.
 	newly bool
 	// dropped are state events that a limited timeline left out, oldest first.
-	dropped  []*item
-	state    []*storage.Event // at the start of the timeline, or at its end with state_after
+	dropped []*item
+	state   []*storage.Event // at the start of the timeline, or at its end with state_after
+	// crowd is how many memberships a room has that is too large to hold them: they are read as they are written, and not in state. root is
+	// the state of the room that is told.
+	crowd    int
+	root     statemap.Hash
 	stripped []*storage.Event // of an invitation or knock
 	receipts []storage.Receipt
 	data     []storage.AccountData

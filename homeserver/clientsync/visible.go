@@ -3,6 +3,7 @@ package clientsync
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"hansa/matrix"
 	"hansa/matrix/auth"
@@ -137,7 +138,10 @@ func (s *Service) Contacts(viewer *policy.Party) *Contacts {
 	return &Contacts{s: s, viewer: viewer, answers: map[matrix.UserID]bool{}}
 }
 
-// Ask finds the answers for many users with one look-up.
+// askAtOnce is about how many users one look-up is: what is read of them is not held longer.
+const askAtOnce = 5000
+
+// Ask finds the answers for many users with one look-up, or few for a crowd.
 func (c *Contacts) Ask(ctx context.Context, users []matrix.UserID) error {
 	var missing []matrix.UserID
 	for _, u := range users {
@@ -148,13 +152,15 @@ func (c *Contacts) Ask(ctx context.Context, users []matrix.UserID) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	parties, err := c.s.Parties.Parties(ctx, missing)
-	if err != nil {
-		return err
-	}
-	for _, u := range missing {
-		if p := parties[u]; p != nil {
-			c.either(u, p)
+	for users := range slices.Chunk(missing, askAtOnce) {
+		parties, err := c.s.Parties.Parties(ctx, users)
+		if err != nil {
+			return err
+		}
+		for _, u := range users {
+			if p := parties[u]; p != nil {
+				c.either(u, p)
+			}
 		}
 	}
 	return c.err
