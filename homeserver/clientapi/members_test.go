@@ -86,6 +86,8 @@ func TestMembership_AsState(t *testing.T) {
 		if a := put(bob, bob, `{"membership":"join","join_authorised_via_users_server":"@anna:acme.example"}`); a.status != 200 {
 			t.Fatalf("join: %s", a)
 		}
+		bob.ok("PUT", "/profile/%s/displayname", `{"displayname":"Robert"}`, bob.id) // what comes of a profile later would take the name away again
+		h.until("the new name is in the room", func() bool { return anna.stateOf(id, "m.room.member", string(bob.id)).body["displayname"] == "Robert" })
 		put(bob, bob, `{"membership":"join","displayname":"Bobby","x.own":1}`)
 		if c := anna.stateOf(id, "m.room.member", string(bob.id)).body; c["displayname"] != "Bobby" || c["x.own"] != 1.0 || c["join_authorised_via_users_server"] != nil {
 			t.Errorf("member %v", c)
