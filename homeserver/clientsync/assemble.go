@@ -139,16 +139,47 @@ func (a *assembly) screen() error {
 	}
 	a.n.order = slices.DeleteFunc(a.n.order, func(id matrix.RoomID) bool { return a.n.rooms[id] == nil })
 	for _, list := range []map[matrix.UserID]bool{a.n.devices, a.n.left} {
-		for u := range list {
-			if !a.contacts.May(a.ctx, u) {
-				delete(list, u)
-			}
+		if err := a.screenList(list); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// people lists everybody of whom the response would tell.
+// screenList leaves out of a list whom the reader may not know of. What is found out about a crowd is not kept.
+func (a *assembly) screenList(list map[matrix.UserID]bool) error {
+	if len(list) == 0 {
+		return nil
+	}
+	crowd := len(list) > askAtOnce
+	some := make([]matrix.UserID, 0, min(len(list), askAtOnce))
+	screen := func() error {
+		c := a.contacts
+		if crowd {
+			c = a.s.Contacts(a.q.Party)
+		}
+		if err := c.Ask(a.ctx, some); err != nil {
+			return err
+		}
+		for _, u := range some {
+			if !c.May(a.ctx, u) {
+				delete(list, u)
+			}
+		}
+		some = some[:0]
+		return c.Err()
+	}
+	for u := range list {
+		if some = append(some, u); len(some) == askAtOnce {
+			if err := screen(); err != nil {
+				return err
+			}
+		}
+	}
+	return screen()
+}
+
+// people lists everybody of whom the rooms of the response would tell.
 func (a *assembly) people() []matrix.UserID {
 	seen := map[matrix.UserID]bool{}
 	for _, r := range a.n.rooms {
@@ -163,11 +194,6 @@ func (a *assembly) people() []matrix.UserID {
 		}
 		for i := range r.receipts {
 			seen[r.receipts[i].UserID] = true
-		}
-	}
-	for _, list := range []map[matrix.UserID]bool{a.n.devices, a.n.left} {
-		for u := range list {
-			seen[u] = true
 		}
 	}
 	out := make([]matrix.UserID, 0, len(seen))

@@ -195,30 +195,43 @@ func (a *assembly) deviceLists() bool {
 	if a.n.first {
 		return false
 	}
-	var changed, left []string
+	changed := make([]matrix.UserID, 0, len(a.n.devices)) // perhaps a crowd
 	for u := range a.n.devices {
-		changed = append(changed, string(u))
+		changed = append(changed, u)
 	}
+	var left []matrix.UserID
 	for u := range a.n.left {
 		if !a.n.devices[u] && !a.shares(u) {
-			left = append(left, string(u))
+			left = append(left, u)
 		}
 	}
 	if len(changed)+len(left) == 0 {
 		return false
 	}
-	slices.Sort(changed)
-	slices.Sort(left)
-	lists := map[string][]string{}
-	if changed != nil {
-		lists["changed"] = changed
-	}
-	if left != nil {
-		lists["left"] = left
-	}
-	a.dst = append(a.dst, `,"device_lists":`...)
-	a.dst = append(a.dst, mustJSON(lists)...)
+	a.dst = append(a.dst, `,"device_lists":{`...)
+	a.users("changed", changed)
+	a.users("left", left)
+	a.dst = append(a.dst, '}')
 	return true
+}
+
+// users writes a list of users in order, if there are any.
+func (a *assembly) users(name string, list []matrix.UserID) {
+	if len(list) == 0 {
+		return
+	}
+	slices.Sort(list)
+	if a.dst[len(a.dst)-1] != '{' {
+		a.dst = append(a.dst, ',')
+	}
+	a.dst = append(appendString(a.dst, name), ':', '[')
+	for i, u := range list {
+		if i > 0 {
+			a.dst = append(a.dst, ',')
+		}
+		a.dst = appendString(a.dst, string(u))
+	}
+	a.dst = append(a.dst, ']')
 }
 
 // keyCounts writes how many keys the device has in store, and reports whether that is news.
