@@ -257,7 +257,7 @@ func (r *rows) text(n int) string {
 		}
 		fmt.Fprintf(&b, `$%d`, i+1)
 	}
-	b.WriteString(`)`)
+	b.WriteString(`) ON CONFLICT DO NOTHING`)
 	return b.String()
 }
 
