@@ -62,7 +62,7 @@ func (a *aged[K, V]) clear() {
 
 // graph is what was read lately of the auth graph and its index. It holds what never changes once it is stored, so that it is never wrong
 // whoever writes: the place of an event, what a chain is about, the links that leave the part of a chain that was there, and state events that
-// have their place in a timeline.
+// have their place in a timeline. Where an audit sets the state after an event right, these events are forgotten (Service.forget).
 type graph struct {
 	places *aged[matrix.EventID, stateres.Place]
 	at     *aged[stateres.Place, matrix.EventID]

@@ -120,7 +120,8 @@ var ErrContradiction = errors.New("what is kept of the room's state contradicts 
 type Audit struct {
 	// Keys are the entries of the current state, in order.
 	Keys []event.StateKey
-	// Events are those with another state kept after them than the graph makes, in the order in which they came.
+	// Events are those with another state kept after them than the graph makes: first those where that is certain, each kind in the order in which
+	// they came.
 	Events []matrix.EventID
 }
 
