@@ -102,7 +102,7 @@ type fixture struct {
 func newEngine(t testing.TB, files map[string]string, change ...func(*Options)) *fixture {
 	t.Helper()
 	f := &fixture{dir: write(t, files), rec: &recorder{}, clock: newClock()}
-	opts := Options{Bundles: []string{f.dir}, Tenants: []string{acme, globex}, Recorder: f.rec, Now: f.clock.now, Deadline: 5 * time.Second}
+	opts := Options{Bundles: []string{f.dir}, Tenants: []string{acme, globex}, Recorder: f.rec, Now: f.clock.now, Deadline: time.Minute}
 	for _, c := range change {
 		c(&opts)
 	}

@@ -71,7 +71,7 @@ func TestLibrary_ReservedKeys(t *testing.T) {
 	if q.body, err = s.rules.compiler.QueryCompiler().Compile(ast.MustParseBody("x = data.hansa.lint.shape.reserved")); err != nil {
 		t.Fatal(err)
 	}
-	ev := &evaluator{compiler: s.rules.compiler, store: data.store, txn: data.txn, input: ast.ObjectTerm(), now: time.Now(), limit: time.Second}
+	ev := &evaluator{compiler: s.rules.compiler, store: data.store, txn: data.txn, input: ast.ObjectTerm(), now: time.Now(), limit: time.Minute}
 	x, err := ev.run(context.Background(), q)
 	if err != nil {
 		t.Fatal(err)

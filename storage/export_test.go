@@ -41,6 +41,9 @@ func SubmitLate(db *DB) error {
 	return db.result(j)
 }
 
+// Queued is how much waits for the writer.
+func Queued(db *DB) int { return len(db.jobs) }
+
 // Gather lets a batch of messages wait for company where batches are of usual messages and the others have come already. It returns how large
 // the batch became.
 func Gather(usual, batch, others int) int {

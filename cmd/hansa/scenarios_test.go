@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,16 +57,24 @@ func setup(env *testscript.Env) error {
 	return nil
 }
 
-// freePorts finds ports that nobody listens on.
+// portsTried is how many ports freePorts has looked at.
+var portsTried atomic.Int64
+
+// freePorts finds ports that nobody listens on, and none twice. They lie below those that the system gives to whoever does not ask for one: one of
+// these might be given to somebody else before a server listens there.
 func freePorts(n int) ([]string, error) {
 	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(out) < n; tries++ {
+		port := strconv.FormatInt(11000+(97*int64(os.Getpid())+portsTried.Add(1))%20000, 10)
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
-			return nil, err
+			if tries > 1000 {
+				return nil, err
+			}
+			continue
 		}
-		defer func() { _ = l.Close() }() // it never accepted anything
-		out = append(out, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		_ = l.Close() // it never accepted anything
+		out = append(out, port)
 	}
 	return out, nil
 }

@@ -128,7 +128,7 @@ func TestCounts_OtherNode(t *testing.T) {
 	b := other.device(bert, "B")
 	wait := func() {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(w.ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 		defer cancel()
 		for _, n := range []*world{w, other} {
 			if err := n.Stream.Wait(ctx, n.position()-1); err != nil {

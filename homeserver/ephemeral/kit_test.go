@@ -88,7 +88,7 @@ func write(t testing.TB, dir string, files map[string]string) {
 
 func engineOf(t testing.TB, rec policy.Recorder, dir string) *policy.Engine {
 	t.Helper()
-	e, err := policy.New(policy.Options{Tenants: []string{acme, "globex.example"}, Bundles: []string{dir}, Recorder: rec, Deadline: 5 * time.Second})
+	e, err := policy.New(policy.Options{Tenants: []string{acme, "globex.example"}, Bundles: []string{dir}, Recorder: rec, Deadline: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

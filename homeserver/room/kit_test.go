@@ -3,6 +3,7 @@ package room_test
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -42,6 +43,7 @@ type kit struct {
 	url    string // of the database
 	t      testing.TB
 	db     *storage.DB
+	raw    *sql.DB // past the server; nil until it is needed
 	stream *stream.Stream
 	rooms  *room.Service
 	facts  *facts

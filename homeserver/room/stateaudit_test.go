@@ -17,7 +17,10 @@ import (
 // tamper runs a statement in the database past all of the server, as a bug of another version or a damaged disk might.
 func (k *kit) tamper(q string, args ...any) {
 	k.t.Helper()
-	r, err := storagetest.Raw(k.t, k.url).Exec(q, args...)
+	if k.raw == nil { // one for all: PostgreSQL has only so many connections
+		k.raw = storagetest.Raw(k.t, k.url)
+	}
+	r, err := k.raw.Exec(q, args...)
 	k.must(err)
 	if n, err := r.RowsAffected(); n == 0 || err != nil {
 		k.t.Fatalf("%s: %d rows, %v", q, n, err)

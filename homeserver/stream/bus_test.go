@@ -26,7 +26,7 @@ func TestD481_MessageThatPanics(t *testing.T) {
 		}
 		heard <- string(m)
 	})
-	eventually(t, "a message behind one that panics", 20*time.Second, func() bool {
+	eventually(t, "a message behind one that panics", time.Minute, func() bool {
 		a.Tell("x", []byte("poison"))
 		a.Tell("x", []byte("hello"))
 		return len(heard) > 0
@@ -83,7 +83,7 @@ func TestHear_NotBeforeRun(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	eventually(t, "what is told reaches a node that runs", 20*time.Second, func() bool { a.Tell("x", []byte("late")); return len(late) > 0 })
+	eventually(t, "what is told reaches a node that runs", time.Minute, func() bool { a.Tell("x", []byte("late")); return len(late) > 0 })
 	cancel()
 	wg.Wait()
 }

@@ -71,7 +71,7 @@ func await(t *testing.T, what string, fn func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(30 * time.Second); !fn(); <-tick.C {
+	for end := time.Now().Add(time.Minute); !fn(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatal("in vain: " + what)
 		}
@@ -102,7 +102,7 @@ func TestD481_FollowerThatPanics(t *testing.T) {
 			announce()
 			await(t, "the follower to be switched off", func() bool { return metric(t, r, "hansa_stream_jobs_disabled_bool", "bad") == 1 })
 			announce()
-			await(t, "the other follower", func() bool { return good.Load() == 2 })
+			await(t, "the other follower", func() bool { return good.Load() >= 2 }) // more where the lease is lost in between
 			if n := tries.Load(); n != 3 {
 				t.Errorf("the follower ran %d times, want 3", n)
 			}

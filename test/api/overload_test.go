@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,22 @@ import (
 
 	"hansa/test/hstest"
 )
+
+// unhurt does something n times, and fails the test where most of them took longer than they should: a single one may take long because the
+// machine is busy with something else.
+func unhurt(t *testing.T, what string, n int, longest time.Duration, fn func()) {
+	t.Helper()
+	var took []time.Duration
+	for range n {
+		began := time.Now()
+		fn()
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	if half := took[n/2]; half > longest {
+		t.Errorf("%s took %v and more, want %v", what, half, longest)
+	}
+}
 
 // Connections that say nothing in time are closed, and hold nobody else up.
 func TestO483_SlowHeaders(t *testing.T) {
@@ -48,13 +65,7 @@ func TestO483_SlowHeaders(t *testing.T) {
 			}
 		})
 	}
-	for range 20 {
-		was := time.Now()
-		c.anna.Send(c.room, "meanwhile")
-		if took := time.Since(was); took > 5*time.Second {
-			t.Errorf("a send took %v while others were slow", took)
-		}
-	}
+	unhurt(t, "a send while others were slow", 20, 3*time.Second, func() { c.anna.Send(c.room, "meanwhile") })
 	wg.Wait()
 	if closed.Load() != slow {
 		t.Errorf("%d of %d slow connections were closed after %v", closed.Load(), slow, time.Since(begin))
@@ -149,11 +160,7 @@ func TestO487_SyncStorm(t *testing.T) {
 		if ok.Load() == 0 {
 			t.Error("nobody was served")
 		}
-		was := time.Now()
-		anna.Must("GET", "/sync?timeout=0", nil)
-		if took := time.Since(was); took > 10*time.Second {
-			t.Errorf("after the storm a sync takes %v", took)
-		}
+		unhurt(t, "a sync after the storm", 3, 10*time.Second, func() { anna.Must("GET", "/sync?timeout=0", nil) })
 		client.CloseIdleConnections()
 	})
 }
@@ -183,13 +190,7 @@ func TestO491_HostileRoom(t *testing.T) {
 			}
 		})
 	}
-	for range 60 {
-		was := time.Now()
-		c.ben.Send(quiet, "undisturbed")
-		if took := time.Since(was); took > 5*time.Second {
-			t.Errorf("a send in another room took %v", took)
-		}
-	}
+	unhurt(t, "a send in another room", 60, 3*time.Second, func() { c.ben.Send(quiet, "undisturbed") })
 	close(stop)
 	wg.Wait()
 	if changes.Load() == 0 {

@@ -151,7 +151,13 @@ func (p *parted) reads(open bool, text string) {
 		}
 	}
 	has("keys", len(b.Must("POST", "/keys/query", object{"device_keys": object{string(a.ID): []string{}}}).Get("device_keys").(map[string]any)) > 0)
-	has("directory", strings.Contains(string(b.Must("POST", "/user_directory/search", object{"search_term": "name" + a.ID.Localpart()}).Raw), string(a.ID)))
+	found := func() bool {
+		return strings.Contains(string(b.Must("POST", "/user_directory/search", object{"search_term": "name" + a.ID.Localpart()}).Raw), string(a.ID))
+	}
+	if open { // the directory may hear of a new name later
+		await(p.t, string(a.ID)+" in the directory", found)
+	}
+	has("directory", found())
 	full := b.Must("GET", "/sync?timeout=0&full_state=true&filter="+url.QueryEscape(`{"room":{"timeline":{"limit":100}}}`), nil)
 	has("sync: message", strings.Contains(string(full.Raw), text))
 	has("sync: name", strings.Contains(string(full.Raw), "NAME"+a.ID.Localpart()))

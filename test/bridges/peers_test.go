@@ -360,16 +360,16 @@ func TestB438_Queries(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if took := time.Since(begin); took > 20*time.Second {
+	if took := time.Since(begin); took > 20*time.Second { // a question has 5 s
 		t.Errorf("40 joins took %v while the bridge hangs", took)
 	}
 	if n := hung.Load(); n > 8 {
 		t.Errorf("%d questions at a time", n)
 	}
-	begin = time.Now()
+	before := hung.Load()
 	want(t, "right after", join(staff, "#irc_hang99:acme.example"), 404, "M_NOT_FOUND")
-	if took := time.Since(begin); took > 4*time.Second {
-		t.Errorf("a join took %v after the bridge was found to hang", took)
+	if hung.Load() != before {
+		t.Error("the bridge was asked again after it was found to hang")
 	}
 }
 

@@ -68,7 +68,7 @@ func fill(t *testing.T, dir string) (free func()) {
 // room the server takes writes again, without a restart.
 func TestD449_DatabaseDiskFull(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	s, disk := onSmallDisk(t)
 	if _, err := s.Start(ctx); err != nil {
@@ -79,7 +79,7 @@ func TestD449_DatabaseDiskFull(t *testing.T) {
 	var acked []string
 	send := func(n int) Answer {
 		txn := fmt.Sprint("m", n)
-		a, err := c.Do(ctx, "PUT", roomPath(room, "/send/m.room.message/"+txn), p.Token, message(txn+strings.Repeat(".", 2000)))
+		a, err := c.Decided(ctx, "PUT", roomPath(room, "/send/m.room.message/"+txn), p.Token, message(txn+strings.Repeat(".", 2000)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestD449_DatabaseDiskFull(t *testing.T) {
 			{"PUT", v3 + "/sendToDevice/x.y/" + fmt.Sprint(n)}} {
 			body := map[string]any{"x": strings.Repeat("x", 60000), "one_time_keys": map[string]any{fmt.Sprint("curve25519:", n): strings.Repeat("k", 3000)},
 				"messages": map[string]any{p.ID: map[string]any{"*": map[string]any{"x": strings.Repeat("x", 60000)}}}}
-			a, err := c.Do(ctx, w.method, w.path, p.Token, body)
+			a, err := c.Decided(ctx, w.method, w.path, p.Token, body)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +127,7 @@ func TestD449_DatabaseDiskFull(t *testing.T) {
 			}
 		}
 		for _, path := range []string{v3 + "/sync?timeout=0", roomPath(room, "/messages?dir=b"), roomPath(room, "/state"), v3 + "/account/whoami"} {
-			if a, err := c.Do(ctx, "GET", path, p.Token, nil); err != nil || a.Status != 200 {
+			if a, err := c.Decided(ctx, "GET", path, p.Token, nil); err != nil || a.Status != 200 {
 				t.Errorf("round %d: on a full disk GET %s is answered %v, %v", round, path, a, err)
 			}
 		}
@@ -184,7 +184,7 @@ func TestD447_SecondProcessIsRefused(t *testing.T) {
 	if err := other.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	ended, err := other.Ended(20 * time.Second)
+	ended, err := other.Ended(time.Minute)
 	other.Kill()
 	if !ended || err == nil {
 		t.Errorf("a second process on the same file: ended %v with %v, want an error", ended, err)

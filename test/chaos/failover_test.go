@@ -14,7 +14,7 @@ import (
 // reported; no position is given out a second time, and no one-time key that may have been claimed.
 func TestD457_Failover(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	c := newCluster(t)
 	a := newServer(t, c.url)
@@ -50,7 +50,7 @@ func TestD457_Failover(t *testing.T) {
 	}
 	sync := func(c *Client, since string) (next string, counts map[string]int, raw string) {
 		t.Helper()
-		answer, err := c.Do(ctx, "GET", v3+"/sync?timeout=0"+since, anna.Token, nil)
+		answer, err := c.Decided(ctx, "GET", v3+"/sync?timeout=0"+since, anna.Token, nil)
 		must(err)
 		var out struct {
 			Next string         `json:"next_batch"`

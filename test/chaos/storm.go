@@ -59,7 +59,7 @@ type Storm struct {
 	count   map[string]int // requests by kind
 	// failures are the first of those that failed.
 	failures []string
-	failed   int // requests without an answer, or answered 5xx
+	failed   int // requests without an answer, or answered 5xx, but for those that are undecided
 	// undecided requests were refused because policy had no time.
 	undecided int
 }
@@ -320,10 +320,13 @@ func (s *Storm) once(ctx context.Context, kind string, p *Person, method, path s
 	case s.Strike == nil:
 		s.complain("%s %s: %v while nothing was wrong", method, path, a)
 	}
+	late := err == nil && undecided(a)
 	err = errors.Join(err, fmt.Errorf("answer %d", a.Status))
 	s.mu.Lock()
-	if s.failed++; len(s.failures) < 10 {
-		s.failures = append(s.failures, fmt.Sprintf("%s %s: %v %v", method, path, a, err))
+	if !late {
+		if s.failed++; len(s.failures) < 10 {
+			s.failures = append(s.failures, fmt.Sprintf("%s %s: %v %v", method, path, a, err))
+		}
 	}
 	open := s.open
 	s.mu.Unlock()
@@ -355,7 +358,7 @@ func (s *Storm) settle(ctx context.Context, kind string, p *Person, method, path
 type Report struct {
 	Seed    uint64
 	Strikes int
-	// Requests were made, Failed of them had no answer or 5xx.
+	// Requests were made, Failed of them had no answer or 5xx, but for those that are Undecided.
 	Requests, Failed int
 	// Failures are the first of those.
 	Failures []string

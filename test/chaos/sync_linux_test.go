@@ -87,7 +87,7 @@ func TestD445_D451_NoAnswerWithoutSync(t *testing.T) {
 	type deed func(c *Client, p *Person, room, txn string) (Answer, error)
 	do := func(method, path string, body any) func(*Client, *Person) (Answer, error) {
 		return func(c *Client, p *Person) (Answer, error) {
-			return c.Do(context.Background(), method, path, p.Token, body)
+			return c.Decided(context.Background(), method, path, p.Token, body)
 		}
 	}
 	say := func(c *Client, p *Person, room, txn string) (Answer, error) {
@@ -134,7 +134,7 @@ func TestD445_D451_NoAnswerWithoutSync(t *testing.T) {
 				t.Fatal(err)
 			}
 			for try := 0; !strings.Contains(s.Log(), failsNow); try++ {
-				if try == 500 {
+				if try == 3000 {
 					t.Fatal("the disk does not fail")
 				}
 				<-time.After(10 * time.Millisecond)

@@ -202,7 +202,7 @@ func TestR354_PartialAgreement(t *testing.T) {
 func TestToDevice_WhileAway(t *testing.T) {
 	t.Parallel()
 	each(t, 2, func(t *testing.T, f *hstest.Federation) {
-		anna, bob, _ := pair(t, f)
+		anna, bob, room := pair(t, f)
 		keys(t, anna)
 		bob.Until("anna's keys", changed(anna.ID))
 		bob.Must("POST", "/keys/query", object{"device_keys": object{string(anna.ID): []string{}}})
@@ -214,6 +214,7 @@ func TestToDevice_WhileAway(t *testing.T) {
 		second.Login("TABLET")
 		keys(t, second)
 		f.Servers[1].Restart()
+		bob.Send(room, "back") // which makes the other server try again at once
 		var got []string
 		listed := false
 		bob.Until("what was missed", func(a hstest.Answer) bool {

@@ -92,7 +92,7 @@ func ends() map[string]func(t *testing.T, s *hstest.Server) {
 		"suspended": func(t *testing.T, s *hstest.Server) { partner(t, s, "suspend", "two.example") },
 		"expired": func(t *testing.T, s *hstest.Server) {
 			by := agreement.Actor{Party: &policy.Party{Kind: "operator", ID: "operator"}}
-			if _, err := s.Agreements.Approve(context.Background(), by, "one.example", "two.example", agreement.Terms{ValidUntil: time.Now().Add(time.Second)}); err != nil {
+			if _, err := s.Agreements.Approve(context.Background(), by, "one.example", "two.example", agreement.Terms{ValidUntil: time.Now().Add(3 * time.Second)}); err != nil {
 				t.Fatal(err)
 			}
 		},

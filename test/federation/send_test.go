@@ -106,9 +106,6 @@ func TestF95_PDUForAnUnknownRoom(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, f *hstest.Federation) {
 		_, g := party(t, f, "11")
-		for len(g.o.Requests) > 0 {
-			<-g.o.Requests
-		}
 		known := g.room
 		var pdus []json.RawMessage
 		var ids []matrix.EventID
@@ -124,8 +121,11 @@ func TestF95_PDUForAnUnknownRoom(t *testing.T) {
 				t.Errorf("no error for %s: %v", id, r)
 			}
 		}
-		if len(g.o.Requests) > 0 {
-			t.Errorf("somebody was asked: %s", <-g.o.Requests)
+		for len(g.o.Requests) > 0 {
+			r := <-g.o.Requests // what the server tells of the room that both are in may come at any time, and so may the question for its keys
+			if !strings.Contains(r, "/_matrix/federation/v1/send/") && !strings.Contains(r, "/_matrix/key/v2/") {
+				t.Errorf("somebody was asked: %s", r)
+			}
 		}
 	})
 }

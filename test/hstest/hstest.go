@@ -390,7 +390,7 @@ func (a Answer) Timeline(room string) []map[string]any {
 // Until syncs until an answer fulfils a condition, and fails the test when it takes too long.
 func (u *User) Until(what string, fn func(Answer) bool) Answer {
 	u.S.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for time.Now().Before(deadline) {
 		if a := u.Sync(5 * time.Second); fn(a) {
 			return a

@@ -87,7 +87,7 @@ start() {
 		fsync = on
 		synchronous_commit = on
 		full_page_writes = on
-		max_connections = 300
+		max_connections = 600
 		shared_buffers = 256MB
 		max_wal_size = 2GB
 		jit = off

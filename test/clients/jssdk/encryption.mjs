@@ -86,7 +86,7 @@ await main("encryption", async () => {
         await b1.joinRoom(roomId);
         await room(b1, roomId);
         await until("alice sees bob in the room", () => a1.getRoom(roomId).getMember(bob.id)?.membership === "join");
-        assert.ok(await b1.getCrypto().isEncryptionEnabledInRoom(roomId), "bob's client knows that it is encrypted");
+        await until("bob's client knows that it is encrypted", () => b1.getCrypto().isEncryptionEnabledInRoom(roomId));
     });
 
     await step("messages both ways are readable", async () => {
@@ -178,6 +178,9 @@ await main("encryption", async () => {
     });
     await step("everybody reads the new device, and it reads everybody", async () => {
         await says(a2, roomId, "alice from her new device", [a1, b1, b2]);
+        await until("bob's client knows alice's new device", async () =>
+            (await b1.getCrypto().getUserDeviceInfo([alice.id])).get(alice.id)?.has(a2.getDeviceId()),
+        );
         await says(b1, roomId, "bob to both devices of alice", [a1, a2]);
     });
 

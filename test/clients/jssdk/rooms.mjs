@@ -65,7 +65,10 @@ await main("rooms", async () => {
         await room(a, id);
         const alias = `#harbour-${nonce}:${alice.id.split(":").slice(1).join(":")}`;
         assert.equal((await a.getRoomIdForAlias(alias)).room_id, id);
-        const { chunk } = await a.publicRooms({ filter: { generic_search_term: `Harbour ${nonce}` } });
+        const chunk = await until("the list holds the room", async () => {
+            const answer = await a.publicRooms({ filter: { generic_search_term: `Harbour ${nonce}` } });
+            return answer.chunk.length > 0 && answer.chunk;
+        });
         assert.deepEqual(chunk.map((entry) => [entry.room_id, entry.num_joined_members]), [[id, 1]]);
         return id;
     });
@@ -229,7 +232,7 @@ await main("rooms", async () => {
         await room(b, roomId, "ban");
         await refused(b.joinRoom(roomId), "M_FORBIDDEN", 403);
         await a.unban(roomId, bob.id);
-        await b.joinRoom(roomId);
+        await until("bob may come in again", () => b.joinRoom(roomId)); // his server may hear of it later
         await room(b, roomId);
         await b.leave(roomId);
         await refused(b.sendMessage(roomId, text("from outside")), "M_FORBIDDEN", 403);
