@@ -29,6 +29,9 @@ const (
 	anna = matrix.UserID("@anna:acme.example")
 )
 
+// leaseTime is so long that no node loses its lease because the machine is busy.
+const leaseTime = 15 * time.Second
+
 func ptr(s string) *string { return &s }
 
 // world is a deployment with a log and an outbox, and other servers that are functions.
@@ -38,6 +41,7 @@ type world struct {
 	db     *storage.DB
 	peers  *peers
 	door   *doors
+	rooms  signer
 	out    *Outbox
 	stop   func()
 }
@@ -64,7 +68,7 @@ func newNode(t testing.TB, url string) *world {
 	t.Helper()
 	w := &world{t: t, peers: newPeers(), door: &doors{shut: map[matrix.ServerName]bool{}, leaves: map[matrix.ServerName]bool{}}, stop: func() {}}
 	var err error
-	w.stream, w.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: url}, Log: storagetest.Quiet()})
+	w.stream, w.db, err = stream.Open(context.Background(), stream.Options{Storage: storage.Options{URL: url}, Log: storagetest.Quiet(), LeaseTime: leaseTime})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +83,7 @@ func newNode(t testing.TB, url string) *world {
 func (w *world) start(change ...func(*tuning)) {
 	w.t.Helper()
 	w.stop()
-	w.out = New(Deps{DB: w.db, Stream: w.stream, Rooms: signer{}, Client: w.peers, Door: w.door, Log: storagetest.Quiet()})
+	w.out = New(Deps{DB: w.db, Stream: w.stream, Rooms: w.rooms, Client: w.peers, Door: w.door, Log: storagetest.Quiet()})
 	w.out.tune.pauseFirst, w.out.tune.pauseLast, w.out.tune.save = 2*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
 	w.out.tune.lazy, w.out.tune.look = 20*time.Millisecond, 50*time.Millisecond
 	for _, c := range change {
@@ -122,6 +126,12 @@ func (w *world) flushed(to matrix.ServerName) {
 	}
 }
 
+// read waits until the log is looked through.
+func (w *world) read() {
+	w.t.Helper()
+	w.until("the log is read", func() bool { s := w.out.current(); return s != nil && s.position() >= w.stream.Position() })
+}
+
 func (w *world) update(fn func(tx *storage.Tx) error) {
 	w.t.Helper()
 	if err := w.db.Update(context.Background(), fn); err != nil {
@@ -138,13 +148,18 @@ func (w *world) rows() (out []storage.Destination) {
 }
 
 // signer is the rooms of these tests.
-type signer struct{}
+type signer struct {
+	each func() // called for each question, unless nil
+}
 
 // IsLocal implements Rooms.
 func (signer) IsLocal(n matrix.ServerName) bool { return n == acme || n == "globex.example" }
 
 // Sign implements Rooms.
-func (signer) Sign(_ context.Context, list []*storage.Event) ([]*storage.Event, error) {
+func (s signer) Sign(_ context.Context, list []*storage.Event) ([]*storage.Event, error) {
+	if s.each != nil {
+		s.each()
+	}
 	out := make([]*storage.Event, len(list))
 	for i, e := range list {
 		c := *e

@@ -229,7 +229,7 @@ func (w *world) hold(to matrix.ServerName) chan struct{} {
 // Receipts go together, those of one user in several threads apart, and private ones never.
 func TestSend_Receipts(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.start(func(c *tuning) { c.lazy = time.Second })
+		w.start(func(c *tuning) { c.lazy = time.Hour })
 		r := w.newRoom("a", "@f:far.example")
 		e := r.add(message("1"))[0]
 		w.flushed(far)
@@ -244,11 +244,19 @@ func TestSend_Receipts(t *testing.T) {
 		put(anna, "m.read", "")
 		put("@bob:acme.example", "m.read", "")
 		put(anna, "m.read", "main")
+		w.read()
+		r.add(message("2")) // the company that they wait for
 		w.flushed(far)
 		one := fmt.Sprintf(`{"data":{"ts":7},"event_ids":["%s"]}`, e.ID)
 		wantList(t, "receipts", w.peers.edus(far, federation.EDUReceipt),
 			fmt.Sprintf(`{"%s":{"m.read":{"%s":%s,"@bob:acme.example":%s}}}`, r.room.ID, anna, one, one),
 			fmt.Sprintf(`{"%s":{"m.read":{"%s":{"data":{"ts":7,"thread_id":"main"},"event_ids":["%s"]}}}}`, r.room.ID, anna, e.ID))
+		w.start()
+		put("@bob:acme.example", "m.read", "main")
+		w.flushed(far)
+		if n := len(w.peers.edus(far, federation.EDUReceipt)); n != 3 {
+			t.Errorf("%d EDUs with receipts, want one more: nobody waits for company for ever", n)
+		}
 	})
 }
 
@@ -257,7 +265,7 @@ func TestEphemeral(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.start()
 		r := w.newRoom("a", "@f:far.example")
-		w.newRoom("b", "@g:third.example")
+		other := w.newRoom("b", "@g:third.example")
 		r.add(message("1"))
 		w.flushed(far)
 		w.flushed("third.example")
@@ -273,8 +281,12 @@ func TestEphemeral(t *testing.T) {
 		}
 		down := w.hold(far)
 		r.add(message("2"))
-		w.until("a failure", func() bool { return len(w.peers.attempts(far)) > len(w.peers.transactions(far)) })
+		w.until("a failure", func() bool {
+			return slices.ContainsFunc(w.rows(), func(d storage.Destination) bool { return d.Name == far && d.Failures > 0 })
+		})
 		w.out.Ephemeral(acme, About{Room: r.room.ID, User: anna}, typing)
+		w.out.Ephemeral(acme, About{Room: other.room.ID, User: anna}, typing)
+		w.until("what was said after it", func() bool { return len(w.peers.edus("third.example", federation.EDUTyping)) == 1 })
 		close(down)
 		w.flushed(far)
 		if n := len(w.peers.edus(far, federation.EDUTyping)); n != 1 {
@@ -312,7 +324,7 @@ func TestPause_IsStored(t *testing.T) {
 		before := len(w.peers.attempts(far))
 		w.start()
 		r.add(message("2"))
-		w.until("the log is read", func() bool { s := w.out.current(); return s != nil && s.position() >= w.stream.Position() })
+		w.read()
 		if n := len(w.peers.attempts(far)); n != before {
 			t.Errorf("%d attempts in the pause", n-before)
 		}

@@ -42,7 +42,7 @@ func (s *session) attempt(ctx context.Context, d *destination) {
 		}
 	case ctx.Err() != nil && d.admitted != parting: // the session ends
 		return
-	case ctx.Err() != nil: // what may not be sent any more was on its way
+	case ctx.Err() != nil, errors.Is(err, errOutdated): // what may not be sent any more was on its way, or about to be
 	case d.sending == nil || errors.Is(err, errUndecided) || errors.Is(err, storage.ErrUnavailable): // it was not sent
 		d.state, d.cancel, d.sending = idle, nil, nil
 		s.later(d, s.o.pause(1), false)
@@ -60,6 +60,9 @@ func (t *transaction) tried() bool { return len(t.parts)+len(t.rest) > 0 }
 
 // errUndecided is the failure of a transaction about which policy could not say anything.
 var errUndecided = errors.New("policy cannot decide at present")
+
+// errOutdated is the failure of a transaction in which there is what may not be sent any more.
+var errOutdated = errors.New("what was to be sent may not be sent any more")
 
 // deliver makes a transaction and sends it. The transaction is nil where none could be made.
 func (s *session) deliver(ctx context.Context, d *destination) (*transaction, error) {
@@ -107,9 +110,13 @@ func (s *session) deliver(ctx context.Context, d *destination) (*transaction, er
 // begin stores that a transaction is under way, before it is.
 func (s *session) begin(ctx context.Context, d *destination, t *transaction) error {
 	s.mu.Lock()
-	if d.forgotten || ctx.Err() != nil {
+	switch {
+	case d.forgotten || ctx.Err() != nil:
 		s.mu.Unlock()
 		return errForgotten
+	case d.admitted == parting && !t.parting: // the door has closed since the transaction was made
+		s.mu.Unlock()
+		return errOutdated
 	}
 	if !t.parting {
 		s.company(d, t)

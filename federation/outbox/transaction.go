@@ -234,7 +234,7 @@ func (s *session) next(ctx context.Context, d *destination, only bool) (*transac
 		}
 		t.to = max(t.to, row.Sending)
 	default:
-		t = &transaction{from: row.Pos, to: row.Pos}
+		t = &transaction{from: row.Pos, to: row.Pos, parting: only}
 	}
 	s.mu.Unlock()
 	if edus && !t.parting {
