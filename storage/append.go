@@ -92,7 +92,7 @@ type Append struct {
 
 	// Hole is the hole that backfilled events belong to. Those for which there is no room in it, or with NoHole, come before everything else.
 	Hole Hole
-	// Patient is set where it does not matter when it is written, within some tens of milliseconds (SQLite): see queue.go.
+	// Patient is set where it does not matter when it is written, within some tens of milliseconds, where no other node writes: see queue.go.
 	Patient bool
 
 	// Results, set when Append returns without error.

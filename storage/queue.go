@@ -12,9 +12,10 @@ const (
 
 // queue is what waits for the writer, and belongs to its goroutine. Appends that can wait are written together, each patientApart or where
 // nothing else has to be written: so what many servers send into many rooms is a commit now and then, and a commit is not what somebody
-// who writes a message meets. On PostgreSQL nothing waits that long: another node could move the room on each time.
+// who writes a message meets. Where other nodes write, too, nothing waits that long: one of them could move the room on each time.
 type queue struct {
 	db      *DB
+	alone   bool   // no other node writes
 	patient []*job // appends that can wait, in their order
 	events  int    // in patient
 	since   time.Time
@@ -106,7 +107,7 @@ func (q *queue) add(batch []*job, j *job) []*job {
 	switch {
 	case j.ap == nil || q.taking:
 		return append(batch, j)
-	case j.ap.Patient && q.db.d.singleWriter:
+	case j.ap.Patient && q.alone:
 		if len(q.patient) == 0 {
 			q.since = time.Now()
 		}

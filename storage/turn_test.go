@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"hansa/matrix"
 	"hansa/matrix/event"
@@ -261,7 +262,7 @@ func TestAppend_Patient(t *testing.T) {
 		if t.Failed() {
 			return
 		}
-		if a, b, c, d := same.Stored[0].Pos, next.Stored[0].Pos, last.Stored[0].Pos, other.Stored[0].Pos; !(a < b && b < c) || db.Name() == "sqlite" && c > d { // on PostgreSQL nothing waits: another node could move the room meanwhile
+		if a, b, c, d := same.Stored[0].Pos, next.Stored[0].Pos, last.Stored[0].Pos, other.Stored[0].Pos; !(a < b && b < c && c < d) {
 			t.Errorf("positions: same %d, next %d, urgent %d, other %d; want them in this order", a, b, c, d)
 		}
 	})
@@ -271,14 +272,16 @@ func TestAppend_Patient(t *testing.T) {
 // once if batches are small.
 func TestGather(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ usual, batch, others, want int }{
-		{8, 1, 20, 6}, {8, 5, 20, 6}, {8, 6, 20, 6}, {8, 7, 20, 7}, // up to three quarters
-		{8, 1, 2, 3}, {8, 1, 0, 1}, // what there is
-		{1, 1, 20, 1}, {0, 1, 20, 1},
-		{5000, 1, 400, 192}, // never more than a batch may hold
-	} {
-		if got := storage.Gather(test.usual, test.batch, test.others); got != test.want {
-			t.Errorf("a batch of %d where %d are usual and %d are waiting becomes %d, want %d", test.batch, test.usual, test.others, got, test.want)
+	synctest.Test(t, func(t *testing.T) { // in which no time passes while there is something to take
+		for _, test := range []struct{ usual, batch, others, want int }{
+			{8, 1, 20, 6}, {8, 5, 20, 6}, {8, 6, 20, 6}, {8, 7, 20, 7}, // up to three quarters
+			{8, 1, 2, 3}, {8, 1, 0, 1}, // what there is
+			{1, 1, 20, 1}, {0, 1, 20, 1},
+			{5000, 1, 400, 192}, // never more than a batch may hold
+		} {
+			if got := storage.Gather(test.usual, test.batch, test.others); got != test.want {
+				t.Errorf("a batch of %d where %d are usual and %d are waiting becomes %d, want %d", test.batch, test.usual, test.others, got, test.want)
+			}
 		}
-	}
+	})
 }

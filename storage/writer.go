@@ -92,13 +92,14 @@ func (db *DB) enqueue(ctx context.Context, j *job) error {
 func (db *DB) write() {
 	defer db.done.Done()
 	defer close(db.ended)
-	w := &writer{db: db, queue: queue{db: db}}
+	w := &writer{db: db, queue: queue{db: db, alone: db.d.singleWriter}}
 	defer w.close()
 	for batch := w.queue.next(); len(batch) > 0; batch = w.queue.next() {
 		if w.shared && db.preferred.Load() == 0 {
 			batch = w.queue.gather(batch)
 		}
 		w.run(batch, true)
+		w.queue.alone = !w.shared
 	}
 }
 

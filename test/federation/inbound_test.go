@@ -3,6 +3,7 @@ package federation_test
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -28,6 +29,7 @@ type inbound struct {
 	rooms  []string
 	load   *generator
 	next   int // of transactions
+	chance *rand.Rand
 }
 
 const (
@@ -44,7 +46,7 @@ const (
 
 func newInbound(b testing.TB, database string) *inbound {
 	f := hstest.NewFederation(b, 1, func(_ int, o *hstest.Options) { o.Database = database })
-	x := &inbound{b: b, s: f.Servers[0]}
+	x := &inbound{b: b, s: f.Servers[0], chance: rand.New(rand.NewPCG(1, 2))}
 	for i := range localSenders {
 		x.locals = append(x.locals, x.s.User(fmt.Sprint("anna", i)))
 	}
@@ -62,6 +64,11 @@ func newInbound(b testing.TB, database string) *inbound {
 	// Connections are there, and keys are known.
 	x.load.run(x.transactions(2*inboundServers, 0), func() {})
 	return x
+}
+
+// due is when the request of a number is due: one in each span, at a time that has nothing to do with when others are due.
+func (x *inbound) due(i int, span time.Duration) time.Duration {
+	return time.Second + time.Duration(i)*span + time.Duration(x.chance.Int64N(int64(span)))
 }
 
 // transactions makes n transactions of all servers by turns; due at a rate of events a second, or with rate 0 each as soon as the one before
@@ -91,7 +98,7 @@ func (x *inbound) transactions(n, rate int) []shot {
 			x.b.Fatal(err)
 		}
 		if rate > 0 {
-			s.At = time.Second + time.Duration(i)*inboundPDUs*time.Second/time.Duration(rate)
+			s.At = x.due(i, inboundPDUs*time.Second/time.Duration(rate))
 		}
 		list = append(list, s)
 	}
@@ -106,7 +113,7 @@ func (x *inbound) sends(n, rate int) []shot {
 		u := x.locals[i%localSenders]
 		room := x.rooms[i%inboundRooms]
 		list = append(list, shot{Lane: string(u.ID), Kind: "send", Method: "PUT", Header: "Bearer " + u.Token, Body: []byte(`{"msgtype":"m.text","body":"local"}`),
-			At:  time.Second + time.Duration(i)*time.Second/time.Duration(rate),
+			At:  x.due(i, time.Second/time.Duration(rate)),
 			URL: fmt.Sprint(x.s.URL, "/_matrix/client/v3/rooms/", hstest.Esc(room), "/send/m.room.message/l", x.next)})
 	}
 	return list
