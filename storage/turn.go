@@ -45,7 +45,7 @@ const (
 // A node that has preference holds for itself what all others need beside the turn.
 const (
 	preferSQL   = `SELECT pg_advisory_lock(5162342482);`
-	unpreferSQL = `SELECT pg_advisory_unlock_all();`
+	unpreferSQL = `SELECT pg_advisory_unlock_all()`
 	turnColumns = 10
 )
 
@@ -59,32 +59,36 @@ func (db *DB) Prefer(ctx context.Context) (end func(), err error) {
 		return func() {}, nil
 	}
 	db.preferred.Add(1)
-	turn := func() *job { return &job{fn: func(*Tx) error { return nil }, done: make(chan error, 1)} }
 	var once sync.Once
 	give := func() {
 		once.Do(func() {
-			if db.preferred.Add(-1) == 0 {
-				_ = db.enqueue(context.Background(), turn()) // else the connection has ended, and the lock with it
+			if db.preferred.Add(-1) == 0 { // the writer looks when it has done something: see unprefer
+				_ = db.enqueue(context.Background(), &job{fn: func(*Tx) error { return nil }, done: make(chan error, 1)}) // else the connection has ended, and the lock with it
 			}
 		})
 	}
-	if err := db.classify(db.submit(ctx, turn())); err != nil {
-		give()
-		return nil, err
+	for held := false; !held; { // a turn that had begun before may have taken it along
+		if err := db.classify(db.submit(ctx, &job{fn: func(tx *Tx) error { held = tx.c.preferred; return nil }})); err != nil {
+			give()
+			return nil, err
+		}
 	}
 	late := time.AfterFunc(preferFor, give)
 	return func() { late.Stop(); give() }, nil
 }
 
-// preference is the statement with which a turn begins where the node has, or has no more, preference.
-func (w *writer) preference() (sql string, want bool) {
-	switch want = w.db.preferred.Load() > 0; {
-	case want && !w.c.preferred:
-		sql = preferSQL
-	case !want && w.c.preferred:
-		sql = unpreferSQL
+// unprefer gives the preference back that nobody needs any more. That is not left to the next turn: what tells of it may be done in a turn that had
+// begun before, and the next one may be far away.
+func (w *writer) unprefer() {
+	if w.c == nil || !w.c.preferred || w.db.preferred.Load() > 0 {
+		return
 	}
-	return sql, want
+	if err := w.c.plain(context.Background(), unpreferSQL); err != nil {
+		w.db.drop(w.c) // and the lock goes with it
+		w.c = nil
+		return
+	}
+	w.c.preferred = false
 }
 
 func turnSQL() string { return fmt.Sprintf(prepareTurnSQL, turnReach) }
@@ -109,11 +113,12 @@ func (w *writer) takeTurn(ctx context.Context) (err error) {
 	if since == 0 {
 		since = then.Pos
 	}
-	prefer, preferred := w.preference()
-	c.preferred = c.preferred || preferred // perhaps, even if what follows fails
+	prefer := ""
+	if db.preferred.Load() > 0 && !c.preferred {
+		prefer, c.preferred = preferSQL, true // perhaps, even if what follows fails
+	}
 	t, heads, err := w.readTurn(ctx, fmt.Sprintf(beginTurnSQL, prefer, since))
 	if err == nil {
-		c.preferred = preferred
 		err = db.marks.compare(then, t.pos, t.backfill, t.epoch)
 	}
 	if err != nil {

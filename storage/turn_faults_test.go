@@ -450,6 +450,28 @@ func TestClose_NobodyWaitsForEver(t *testing.T) {
 	}
 }
 
+// Preference ends also where a turn that had begun before takes along what tells so, and the node writes nothing more.
+func TestPrefer_EndsInTheMiddleOfATurn(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	url := storagetest.URL(t, "postgres")
+	one, two := storagetest.Open(t, storage.Options{URL: url}), storagetest.Open(t, storage.Options{URL: url})
+	raw, err := sql.Open("pgx", url)
+	must(t, err)
+	t.Cleanup(func() { _ = raw.Close() })
+	impatient(t, two)
+	end, err := one.Prefer(ctx)
+	must(t, err)
+	release := hold(t, raw, takeTurn)
+	done := make(chan error, 1)
+	go func() { done <- one.Append(ctx, newChain("!here:acme.example").next(t, "m.test", nil, `{}`)) }()
+	blocked(t, raw)
+	end()
+	release()
+	must(t, <-done)
+	must(t, two.Append(ctx, newChain("!there:acme.example").next(t, "m.test", nil, `{}`)))
+}
+
 // A node that goes first keeps the others from writing, and not itself, until it is done; or else for a short time.
 func TestPrefer(t *testing.T) {
 	t.Parallel()

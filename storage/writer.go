@@ -99,6 +99,7 @@ func (db *DB) write() {
 			batch = w.queue.gather(batch)
 		}
 		w.run(batch, true)
+		w.unprefer()
 		w.queue.alone = !w.shared
 	}
 }
