@@ -62,8 +62,9 @@ func (db *DB) Prefer(ctx context.Context) (end func(), err error) {
 	var once sync.Once
 	give := func() {
 		once.Do(func() {
-			if db.preferred.Add(-1) == 0 { // the writer looks when it has done something: see unprefer
-				_ = db.enqueue(context.Background(), &job{fn: func(*Tx) error { return nil }, done: make(chan error, 1)}) // else the connection has ended, and the lock with it
+			if db.preferred.Add(-1) == 0 { // the writer looks at it when it has done something: see unprefer
+				nothing := &job{fn: func(*Tx) error { return nil }, done: make(chan error, 1)}
+				_ = db.enqueue(context.Background(), nothing) // else the connection has ended, and the lock with it
 			}
 		})
 	}

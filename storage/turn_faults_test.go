@@ -22,11 +22,15 @@ import (
 func beside(t *testing.T) (*storage.DB, *sql.DB) {
 	t.Helper()
 	url := storagetest.URL(t, "postgres")
-	db := storagetest.Open(t, storage.Options{URL: url})
-	raw, err := sql.Open("pgx", url)
-	must(t, err)
-	t.Cleanup(func() { _ = raw.Close() })
-	return db, raw
+	return storagetest.Open(t, storage.Options{URL: url}), storagetest.Raw(t, url)
+}
+
+// pair is beside with two nodes.
+func pair(t *testing.T) (one, two *storage.DB, raw *sql.DB) {
+	t.Helper()
+	url := storagetest.URL(t, "postgres")
+	one, two = storagetest.Open(t, storage.Options{URL: url}), storagetest.Open(t, storage.Options{URL: url})
+	return one, two, storagetest.Raw(t, url)
 }
 
 // hold runs statements in a transaction that is ended by the function it returns.
@@ -454,11 +458,7 @@ func TestClose_NobodyWaitsForEver(t *testing.T) {
 func TestPrefer_EndsInTheMiddleOfATurn(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	url := storagetest.URL(t, "postgres")
-	one, two := storagetest.Open(t, storage.Options{URL: url}), storagetest.Open(t, storage.Options{URL: url})
-	raw, err := sql.Open("pgx", url)
-	must(t, err)
-	t.Cleanup(func() { _ = raw.Close() })
+	one, two, raw := pair(t)
 	impatient(t, two)
 	end, err := one.Prefer(ctx)
 	must(t, err)
@@ -476,11 +476,7 @@ func TestPrefer_EndsInTheMiddleOfATurn(t *testing.T) {
 func TestPrefer(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	url := storagetest.URL(t, "postgres")
-	one, two := storagetest.Open(t, storage.Options{URL: url}), storagetest.Open(t, storage.Options{URL: url})
-	raw, err := sql.Open("pgx", url)
-	must(t, err)
-	t.Cleanup(func() { _ = raw.Close() })
+	one, two, raw := pair(t)
 	for _, ends := range []bool{true, false} {
 		name := fmt.Sprint(ends)
 		here, there := newChain("!here"+name+":acme.example"), newChain("!there"+name+":acme.example")

@@ -254,7 +254,7 @@ func TestAD378_ResetAndRevoke(t *testing.T) {
 		if a := anna.Try("GET", "/profile/"+hstest.Esc(string(ben.ID)), nil); strings.Contains(string(a.Raw), "Canary") {
 			t.Errorf("the profile of a closed account: %s", a.Raw)
 		}
-		await(t, "the directory without a closed account", func() bool {
+		hstest.Await(t, "the directory without a closed account", func() bool {
 			return !strings.Contains(string(anna.Must("POST", "/user_directory/search", []byte(`{"search_term":"ben"}`)).Raw), "ben")
 		})
 		anna.Until("ben's leaving", func(hstest.Answer) bool {

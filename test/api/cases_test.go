@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"hansa/matrix"
 	"hansa/storage"
@@ -30,18 +29,6 @@ func survives(t testing.TB, what string, a hstest.Answer) {
 	t.Helper()
 	if a.Status >= 500 || a.Status < 200 {
 		t.Errorf("%s: %d %.200s; want no fault of the server", what, a.Status, a.Raw)
-	}
-}
-
-// await waits for a condition.
-func await(t testing.TB, what string, fn func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(2 * time.Minute); !fn(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("in vain: %s", what)
-		}
 	}
 }
 

@@ -189,7 +189,7 @@ func TestC187_UserDirectory(t *testing.T) {
 		}
 		s.User("member-hidden", "vault")
 		search := func(body string) hstest.Answer { return anna.Try("POST", "/user_directory/search", []byte(body)) }
-		await(t, "the last member in the directory", func() bool {
+		hstest.Await(t, "the last member in the directory", func() bool {
 			return strings.Contains(string(search(`{"search_term":"member129"}`).Raw), "member129")
 		})
 		for _, limit := range []string{"1000000", "9007199254740991", "-1", "0", "100"} {

@@ -155,7 +155,7 @@ func (p *parted) reads(open bool, text string) {
 		return strings.Contains(string(b.Must("POST", "/user_directory/search", object{"search_term": "name" + a.ID.Localpart()}).Raw), string(a.ID))
 	}
 	if open { // the directory may hear of a new name later
-		await(p.t, string(a.ID)+" in the directory", found)
+		hstest.Await(p.t, string(a.ID)+" in the directory", found)
 	}
 	has("directory", found())
 	full := b.Must("GET", "/sync?timeout=0&full_state=true&filter="+url.QueryEscape(`{"room":{"timeline":{"limit":100}}}`), nil)

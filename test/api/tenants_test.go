@@ -202,7 +202,7 @@ func TestP354_PartialAgreement(t *testing.T) {
 				for name, open := range surfaces {
 					want := name == feature && f.acme == f.globex
 					if want && name == "directory" { // which may hear of her name later
-						await(t, "gina in the directory", open)
+						hstest.Await(t, "gina in the directory", open)
 					} else if open() != want {
 						t.Errorf("acme grants %s, globex %s: %s is open: %v", f.acme, f.globex, name, !want)
 					}

@@ -165,7 +165,7 @@ func TestR357_NothingOfAnEndedPartnerStays(t *testing.T) {
 					},
 				}
 				for what, fn := range see {
-					await(t, what+" of a partner", func() bool { ok, _ := fn(); return ok })
+					hstest.Await(t, what+" of a partner", func() bool { ok, _ := fn(); return ok })
 				}
 				caches := []string{"media", "remote_media", "media_thumbnails", "remote_device_lists", "remote_devices"}
 				found := rows(t, one, "two.example")
@@ -180,7 +180,7 @@ func TestR357_NothingOfAnEndedPartnerStays(t *testing.T) {
 				if name != "denied" { // by name: then nothing goes there at all
 					bob.Until("being removed from the room of the others", func(a hstest.Answer) bool { return a.Get("rooms", "leave", ours) != nil })
 				}
-				await(t, "the room to be closed to the former partner", func() bool {
+				hstest.Await(t, "the room to be closed to the former partner", func() bool {
 					a := anna.Try("GET", "/rooms/"+hstest.Esc(ours)+"/state/m.room.server_acl/", nil)
 					return a.Status == 200 && strings.Contains(string(a.Raw), "two.example")
 				})
@@ -248,7 +248,7 @@ func TestR357_NothingWaitsForAnEndedPartner(t *testing.T) {
 			t.Error("nothing waits for the partner")
 		}
 		partner(t, one, "end", "two.example")
-		await(t, "what waits to be forgotten", func() bool { return rows(t, one, "two.example")["outbox_edus"] == "" })
+		hstest.Await(t, "what waits to be forgotten", func() bool { return rows(t, one, "two.example")["outbox_edus"] == "" })
 		two.Restart()
 		bob = bob.On(two)
 		seen := ""

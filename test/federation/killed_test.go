@@ -280,25 +280,13 @@ func TestD478_OutboxIsInTheTransaction(t *testing.T) {
 				exactly(t, "on the other server", l, there)
 			}
 			exactly(t, "on the other server's device", device, textsIn(told))
-			await(t, "the bridge to hear all", func() bool { return slices.Contains(irc.heard(), "last") })
+			hstest.Await(t, "the bridge to hear all", func() bool { return slices.Contains(irc.heard(), "last") })
 			want := everything(t, anna, post)
 			if got := irc.heard(); !slices.Equal(got, want) {
 				t.Errorf("the bridge heard %d messages of %d, or in another order", len(got), len(want))
 			}
 			exactly(t, "at the bridge", lanes[3], irc.heard())
 		})
-	}
-}
-
-// await waits for a condition.
-func await(t *testing.T, what string, fn func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(2 * time.Minute); !fn(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("in vain: %s", what)
-		}
 	}
 }
 
@@ -454,7 +442,7 @@ func TestF105_KilledBetweenReceiptAndCommit(t *testing.T) {
 					answered++
 				} else {
 					unanswered++
-					await(t, "the answer to the transaction once more", func() bool {
+					hstest.Await(t, "the answer to the transaction once more", func() bool {
 						got.status, got.raw, got.err = g.put(client, txn, body)
 						if got.err != nil || got.status != 200 && got.status != 503 { // 503: policy has no time to decide
 							t.Fatalf("the transaction once more: %d %s %v", got.status, got.raw, got.err)

@@ -306,7 +306,7 @@ func TestEncryption(t *testing.T) {
 		anna.Must("POST", "/keys/device_signing/upload", object{"master_key": seal(t, cross("master", m), anna.ID, anna.DeviceID, pa.key),
 			"self_signing_key": seal(t, cross("self_signing", s), anna.ID, public(m), m), "user_signing_key": seal(t, cross("user_signing", newKey(t)), anna.ID, public(m), m)})
 		bob.Until("anna's master key", changed(anna.ID))
-		await(t, "anna's cross-signing keys", func() bool { // the change that bob was told of may be an earlier one, of the tablet
+		hstest.Await(t, "anna's cross-signing keys", func() bool { // the change that bob was told of may be an earlier one, of the tablet
 			a := query(anna.DeviceID, second.DeviceID)
 			if a.Get("user_signing_keys", string(anna.ID)) != nil {
 				t.Errorf("keys %s", a.Raw)

@@ -159,11 +159,11 @@ func TestR342_R343_PutOut(t *testing.T) {
 		bob.Until("carl's coming", membership(room, carl.ID, "join"))
 		bob.Send(room, "look who is here")
 		anna.Until("the partner's words", has(room, "look who is here"))
-		await(t, "carl's removal", func() bool { // which may have come to bob together with carl's coming
+		hstest.Await(t, "carl's removal", func() bool { // which may have come to bob together with carl's coming
 			member := bob.Must("GET", "/rooms/"+hstest.Esc(room)+"/state/m.room.member/"+hstest.Esc(string(carl.ID)), nil)
 			return member.String("membership") == "leave"
 		})
-		await(t, "the server ACL, which comes after the removal", func() bool {
+		hstest.Await(t, "the server ACL, which comes after the removal", func() bool {
 			acl := anna.Try("GET", "/rooms/"+hstest.Esc(room)+"/state/m.room.server_acl", nil)
 			return acl.Status == 200 && strings.Contains(string(acl.Raw), `"deny":["three.example"]`)
 		})
@@ -285,7 +285,7 @@ func TestR335_R337_R350_HistoryOfAStranger(t *testing.T) {
 			t.Errorf("our message where the stranger is gone: %d %s", a.Status, a.Raw)
 		}
 		partner(t, one, "approve", "three.example")
-		await(t, "the new partner's words in the history", func() bool {
+		hstest.Await(t, "the new partner's words in the history", func() bool {
 			a := anna.Must("GET", "/rooms/"+hstest.Esc(room)+"/messages?dir=b&limit=100", nil)
 			return strings.Count(string(a.Raw), `"canary message"`) == 1
 		})

@@ -200,7 +200,7 @@ func TestR361_TenantsAreAsStrangeAsServers(t *testing.T) {
 					far.u.Must("PUT", "/presence/"+hstest.Esc(string(far.u.ID))+"/status", object{"presence": "online", "status_msg": "news"})
 				}
 				if w.name == "presence" || w.name == "message to a device" { // both are on their way for a while
-					await(t, w.name+" with an agreement", func() bool {
+					hstest.Await(t, w.name+" with an agreement", func() bool {
 						if !too {
 							_, too = w.try(anna, far)
 						}

@@ -387,6 +387,18 @@ func (a Answer) Timeline(room string) []map[string]any {
 	return out
 }
 
+// Await waits until something is so, and fails the test when that takes too long.
+func Await(t testing.TB, what string, fn func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(2 * time.Minute); !fn(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
 // Until syncs until an answer fulfils a condition, and fails the test when it takes too long.
 func (u *User) Until(what string, fn func(Answer) bool) Answer {
 	u.S.t.Helper()
