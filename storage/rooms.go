@@ -182,9 +182,34 @@ func (tx *Tx) LoadMembers(room matrix.RoomID) ([]Member, error) {
 	return tx.members(selectMembersSQL+`WHERE r.room_id = $1`, string(room))
 }
 
-// LoadRoomsMembers returns all memberships of several rooms.
-func (tx *Tx) LoadRoomsMembers(rooms []matrix.RoomID) ([]Member, error) {
-	return tx.members(selectMembersSQL+`WHERE r.room_id SET($1)`, setOf(tx, rooms))
+// membersPage is how many memberships one statement reads where a room may have any number of them.
+const membersPage = 20_000
+
+// EachMember calls fn for all memberships of some rooms. However many there are, no statement takes long: PostgreSQL ends those that do.
+func (tx *Tx) EachMember(rooms []matrix.RoomID, fn func(*Member)) error {
+	list, err := tx.members(selectMembersSQL+`WHERE r.room_id SET($1) LIMIT $2`, setOf(tx, rooms), membersPage)
+	if err != nil {
+		return err
+	}
+	if len(list) < membersPage {
+		for i := range list {
+			fn(&list[i])
+		}
+		return nil
+	}
+	for _, room := range rooms {
+		last := matrix.UserID("")
+		for more := true; more; more = len(list) == membersPage {
+			if list, err = tx.LoadMembersAfter(room, last, membersPage); err != nil {
+				return err
+			}
+			for i := range list {
+				fn(&list[i])
+				last = list[i].UserID
+			}
+		}
+	}
+	return nil
 }
 
 // LoadMembersAfter returns up to limit memberships of a room in the order of the users, from the one after a user on.

@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"hansa/matrix"
@@ -58,40 +59,52 @@ func (s *Service) Parties(ctx context.Context, users []matrix.UserID) (map[matri
 	return out, nil
 }
 
+// partiesPage is how many accounts one statement reads.
+const partiesPage = 10_000
+
 func (s *Service) loadParties(ctx context.Context, users []matrix.UserID, generation, epoch uint64) (map[matrix.UserID]*policy.Party, error) {
+	out := make(map[matrix.UserID]*policy.Party, len(users))
+	for page := range slices.Chunk(users, partiesPage) {
+		known, err := s.accountsOf(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range page {
+			f := stranger(id)
+			if u := known[id]; u != nil {
+				f = facts(u)
+			} else if s.Owner != nil && s.IsLocal(id.Server()) {
+				if bridge, ok := s.Owner(id); ok { // what it will be when it is registered
+					f.Kind, f.Bridge = KindGhost, bridge
+				}
+			}
+			out[id] = s.Policy.Resolve(f)
+		}
+	}
+	s.parties.put(out, generation, epoch)
+	return out, nil
+}
+
+// accountsOf reads the accounts that some users have here.
+func (s *Service) accountsOf(ctx context.Context, users []matrix.UserID) (map[matrix.UserID]*storage.User, error) {
 	var local []matrix.UserID
 	for _, u := range users {
 		if s.IsLocal(u.Server()) {
 			local = append(local, u)
 		}
 	}
-	known := map[matrix.UserID]*storage.User{}
-	if len(local) > 0 {
-		err := s.DB.Read(ctx, func(tx *storage.Tx) error {
-			list, err := tx.LoadUsers(local)
-			for _, u := range list {
-				known[u.ID] = u
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+	if len(local) == 0 {
+		return nil, nil
 	}
-	out := make(map[matrix.UserID]*policy.Party, len(users))
-	for _, id := range users {
-		f := stranger(id)
-		if u := known[id]; u != nil {
-			f = facts(u)
-		} else if s.Owner != nil && s.IsLocal(id.Server()) {
-			if bridge, ok := s.Owner(id); ok { // what it will be when it is registered
-				f.Kind, f.Bridge = KindGhost, bridge
-			}
+	known := make(map[matrix.UserID]*storage.User, len(local))
+	err := s.DB.Read(ctx, func(tx *storage.Tx) error {
+		list, err := tx.LoadUsers(local)
+		for _, u := range list {
+			known[u.ID] = u
 		}
-		out[id] = s.Policy.Resolve(f)
-	}
-	s.parties.put(out, generation, epoch)
-	return out, nil
+		return err
+	})
+	return known, err
 }
 
 // partyCache holds parties by user, all of one generation of the policy.

@@ -95,9 +95,7 @@ func (s *Service) tryCreate(ctx context.Context, n NewRoom) (matrix.RoomID, erro
 		l.room, l.base, l.err = all.Room, all.Room.Head.LastPos, nil
 		clear(l.flying)
 	}
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout) // as in fill
-	defer cancel()
-	s.finish(wait, []*live{l})
+	s.finish(context.WithoutCancel(ctx), []*live{l}) // as in fill
 	if err != nil {
 		return "", fmt.Errorf("create %s: %w", l.id, err)
 	}

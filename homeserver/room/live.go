@@ -112,20 +112,19 @@ func (s *Service) load(ctx context.Context, list []*live) {
 		if err != nil {
 			return err
 		}
-		members, err := tx.LoadRoomsMembers(ids)
-		if err != nil {
-			return err
-		}
 		for _, r := range rooms {
 			byID[r.ID].take(r, events[r.ID])
 		}
-		for _, m := range members {
+		err = tx.EachMember(ids, func(m *storage.Member) {
 			if l := byID[m.RoomID]; l.room != nil {
 				l.members[m.UserID] = member{m.Membership, m.EventID, m.AuthRank}
 				if m.Membership == auth.Join {
 					l.joined++
 				}
 			}
+		})
+		if err != nil {
+			return err
 		}
 		return loadDirect(tx, byID)
 	})

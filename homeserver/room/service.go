@@ -62,9 +62,6 @@ var ErrUnknownRoom = errors.New("room: unknown room")
 // ErrBusy is wrapped where others changed a room faster than a request could: nothing was done, and the request may be made again.
 var ErrBusy = errors.New("room: changed by others all the time")
 
-// loadTimeout is how long reading a cold room may take.
-const loadTimeout = time.Minute
-
 // Service is the way into rooms. Its methods may be called from any goroutine.
 type Service struct {
 	Deps
@@ -139,10 +136,9 @@ func (s *Service) find(id matrix.RoomID) (l *live, cold bool) {
 	return l, true
 }
 
-// fill loads cold rooms. It does so whether or not the request goes on: others may wait for the same rooms.
+// fill loads cold rooms. It does so whether or not the request goes on, and however long it takes: others may wait for the same rooms.
 func (s *Service) fill(ctx context.Context, cold []*live) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
 	s.load(ctx, cold)
 	s.finish(ctx, cold)
 }
